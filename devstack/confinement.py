@@ -24,13 +24,14 @@ class Confinement:
     uid: int
     gid: int
 
-    def works(self) -> bool:
-        """Whether this machine lets us run a command this way."""
+    def reaches(self, *folders: Path) -> bool:
+        """Whether this machine lets us run a command this way, and the command enter `folders`."""
         if not self.prefix:
             return True
         if shutil.which(self.prefix[0]) is None:
             return False
-        return subprocess.run([*self.prefix, "true"], capture_output=True).returncode == 0
+        probe = [*self.prefix, "ls", "-d", *(f"{folder}/." for folder in folders)]
+        return subprocess.run(probe, capture_output=True).returncode == 0
 
     def own(self, folder: Path) -> None:
         """Hand `folder` and all it holds to the server's user, unless it has it already."""
@@ -41,7 +42,7 @@ class Confinement:
                 os.chown(Path(parent, name), self.uid, self.gid, follow_symlinks=False)
 
 
-class NoConfinement(RuntimeError):
+class ConfinementError(RuntimeError):
     """Postgres does not run as root, and neither a user namespace nor `nobody` is allowed here.
 
     Start the stack as an ordinary user, or allow unprivileged user namespaces.
@@ -74,14 +75,14 @@ def nobody() -> Confinement:
     return Confinement(prefix, user.pw_uid, user.pw_gid)
 
 
-def best() -> Confinement:
-    """The first way that works on this machine.
+def best(*folders: Path) -> Confinement:
+    """The first way that works on this machine and reaches `folders`.
 
-    Raises NoConfinement when we are root and none does.
+    Raises ConfinementError when we are root and none does.
     """
     if os.geteuid() != 0:
         return plain()
     for confinement in (user_namespace(), nobody()):
-        if confinement.works():
+        if confinement.reaches(*folders):
             return confinement
-    raise NoConfinement(NoConfinement.__doc__)
+    raise ConfinementError(ConfinementError.__doc__)

@@ -5,11 +5,11 @@ folders when it is root. The cluster listens on 127.0.0.1 alone (no Unix socket,
 the permissions of the state folder's path do not matter) and wants a password from everybody.
 """
 
+import contextlib
 import os
 import secrets
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,8 @@ from psycopg import sql
 
 from devstack import confinement
 from devstack.ports import LOOPBACK
+from devstack.process import Process, Spec
+from devstack.watchdog import Watchdog
 
 SUPERUSER = "postgres"
 SETTINGS = {
@@ -36,7 +38,7 @@ SETTINGS = {
 }
 
 
-class ClusterFailed(RuntimeError):
+class ClusterError(RuntimeError):
     """The Postgres cluster could not be created or started."""
 
 
@@ -55,12 +57,10 @@ class ServiceDatabase:
 class Cluster:
     """One Postgres cluster: its data, its passwords and its postmaster.
 
-    `folder` holds `data/`, `log` and one `<role>.password` (mode 0600) per role. `port` is the
+    `folder` holds `data/` and one `<role>.password` (mode 0600) per role. `port` is the
     TCP port on 127.0.0.1 from the next start on; `way` is how to run as root (default: the best
     that this machine allows).
     """
-
-    stop_signal = signal.SIGINT  # "fast shutdown": roll back what runs, write a checkpoint
 
     def __init__(
         self, folder: Path, port: int, *, way: confinement.Confinement | None = None
@@ -68,33 +68,23 @@ class Cluster:
         self.folder = folder.resolve()
         self.port = port
         self._way = way
-        self._postmaster: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
+        self._watchdog: Watchdog | None = None
 
     @property
     def data(self) -> Path:
         """The data directory."""
         return self.folder / "data"
 
-    @property
-    def log(self) -> Path:
-        """The server's log when started by `start`."""
-        return self.folder / "log"
-
     @cached_property
     def way(self) -> confinement.Confinement:
         """How this cluster's processes are run."""
-        return self._way or confinement.best()
-
-    def command(self) -> list[str]:
-        """The postmaster in the foreground."""
-        settings = {**SETTINGS, "port": str(self.port)}
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [*self.way.prefix, _binary("postgres"), "-D", str(self.data), *options]
+        return self._way or confinement.best(self.folder, Path(_binary("postgres")).parent)
 
     def prepare(self) -> None:
         """Make the cluster startable: create it once, clear away what a killed postmaster left.
 
-        Raises ClusterFailed when initdb fails.
+        Raises ClusterError when initdb fails.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (self.data / "PG_VERSION").exists():
@@ -103,51 +93,44 @@ class Cluster:
         for pid in self._orphans():
             # Backends outlive a killed postmaster until their statement ends, and as long as one
             # holds the shared memory no new postmaster starts.
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
-    def start(self, *, within: float = 60) -> None:
-        """Start the postmaster as a direct child and return once it answers.
+    def spec(self, name: str) -> Spec:
+        """The postmaster as a process to run, in the foreground."""
+        settings = {**SETTINGS, "port": str(self.port)}
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        return Spec(
+            name,
+            [*self.way.prefix, _binary("postgres"), "-D", str(self.data), *options],
+            ready=self.answers,
+            prepare=self.prepare,
+            stop_signal=signal.SIGINT,  # "fast shutdown": roll back what runs, write a checkpoint
+        )
 
-        Raises ClusterFailed with the tail of the log when it has not within `within` seconds.
+    def start(self) -> None:
+        """Run the cluster by itself, outside a stack; return once it answers.
+
+        Raises ClusterError with the tail of the log when it does not.
         """
-        self.prepare()
-        with self.log.open("ab") as log:
-            self._postmaster = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,  # Ctrl-C is ours to translate into an orderly stop
-            )
-        deadline = time.monotonic() + within
-        while not self.answers():
-            if self._postmaster.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                tail = self.log.read_text(errors="replace")[-2000:]
-                raise ClusterFailed(f"Postgres in {self.folder} did not start:\n{tail}")
-            time.sleep(0.05)
+        self._watchdog = Watchdog()
+        self._process = Process(self.spec("postgres"), self.folder / "log", self._watchdog)
+        self._process.start()
+        if not self._process.wait_ready():
+            self.kill()
+            tail = self._process.log_tail()
+            raise ClusterError(f"Postgres in {self.folder} did not start:\n{tail}")
 
     def stop(self) -> None:
-        """Stop the postmaster that `start` started and wait until it is gone."""
-        if self._postmaster is None:
-            return
-        for sign, patience in ((self.stop_signal, 15), (signal.SIGQUIT, 10), (signal.SIGKILL, 5)):
-            if self._postmaster.poll() is not None:
-                break
-            self._postmaster.send_signal(sign)
-            try:
-                self._postmaster.wait(patience)
-            except subprocess.TimeoutExpired:
-                continue
-        self._postmaster = None
+        """Stop what `start` started and wait until it is gone."""
+        if self._process is not None:
+            self._process.stop()
+        self.kill()
 
     def kill(self) -> None:
         """SIGKILL the postmaster that `start` started: the crash test."""
-        if self._postmaster is not None:
-            self._postmaster.kill()
-            self._postmaster.wait()
-            self._postmaster = None
+        if self._watchdog is not None:
+            self._watchdog.close()
 
     def answers(self) -> bool:
         """Whether the cluster takes connections."""
@@ -246,7 +229,7 @@ class Cluster:
             cwd="/",
         )
         if result.returncode != 0:
-            raise ClusterFailed(f"initdb in {self.data} failed:\n{result.stderr}")
+            raise ClusterError(f"initdb in {self.data} failed:\n{result.stderr}")
 
     def _orphans(self) -> Iterator[int]:
         """Processes of this cluster that a killed postmaster left behind (Linux; by their cwd)."""
