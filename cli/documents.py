@@ -1,0 +1,164 @@
+"""Reads the files that people write into messages of the contracts.
+
+A catalogue is YAML: one top-level key holding a list of messages in their JSON form (`rules:` of
+`go2asia.connect.v1.Rule`, `badges:` of `go2asia.nft.v1.NftType`). Events are JSON Lines: one
+`go2asia.connect.v1.Event` a line. A mistake never stops the reading: it is returned with its file,
+line and field, and the rest goes on.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+from go2asia.connect.v1.events_pb2 import Event
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from mesh.validation import InvalidFields, check
+
+M = TypeVar("M", bound=Message)
+Steps = tuple[str | int, ...]
+
+# json_format names places as "at Rule.actions[0]" or as nested "Failed to parse actions field".
+_PLACE = re.compile(r" at \"?\w+\.([\w.\[\]]+?)\"?\.?(?:\n|$)")
+_NESTED = re.compile(r"Failed to parse (\w+) field")
+_UNKNOWN = re.compile(r'has no field named "(\w+)"')
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something in a file that cannot be used; `line` counts from 1."""
+
+    file: Path
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        field = f"{self.field}: " if self.field else ""
+        return f"{self.file}:{self.line}: {field}{self.message}"
+
+
+@dataclass(frozen=True)
+class Document(Generic[M]):
+    """A message and the line of the file at which it starts."""
+
+    message: M
+    file: Path
+    line: int
+
+
+def read_catalogue(
+    path: Path, key: str, message_type: type[M]
+) -> tuple[list[Document[M]], list[Mistake]]:
+    """Return the messages listed under `key` of a YAML file, and what is wrong with the others."""
+    try:
+        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return [], [Mistake(path, line, "", f"not YAML: {error.problem}")]
+    data = yaml.safe_load(path.read_text())
+    if not isinstance(data, dict) or not isinstance(data.get(key), list) or root is None:
+        return [], [Mistake(path, 1, key, f"the file needs a top-level list `{key}:`")]
+    lines = dict(_lines_of(root, ()))
+    doubled = list(_doubled_keys(root, ()))
+    mistakes = [
+        Mistake(path, line, ".".join(map(str, steps)), "this key stands here twice")
+        for steps, line in doubled
+    ]
+    unclear = {steps[1] for steps, _ in doubled if len(steps) > 1}
+    documents = []
+    for index, item in enumerate(data[key]):
+        found, message = _parse(item, message_type)
+        for field, wrong in found:
+            line = _line_of(lines, (key, index, *_steps(field)))
+            mistakes.append(Mistake(path, line, f"{key}[{index}].{field}", wrong))
+        if not found and index not in unclear:
+            documents.append(Document(message, path, lines[(key, index)]))
+    return documents, mistakes
+
+
+def read_events(path: Path) -> tuple[list[Document[Event]], list[Mistake]]:
+    """Return the events of a JSON Lines file, and what is wrong with the other lines.
+
+    Field rules are left to Connect: an event that breaks one is sent, and refused there.
+    """
+    documents, mistakes = [], []
+    for line, text in enumerate(path.read_text().splitlines(), start=1):
+        if not text.strip():
+            continue
+        event = Event()
+        try:
+            json_format.Parse(text, event)
+        except json_format.ParseError as error:
+            mistakes.append(Mistake(path, line, *_explain(str(error))))
+        else:
+            documents.append(Document(event, path, line))
+    return documents, mistakes
+
+
+def _parse(item: Any, message_type: type[M]) -> tuple[list[tuple[str, str]], M]:
+    message = message_type()
+    try:
+        json_format.ParseDict(item, message)
+        check(message)
+    except json_format.ParseError as error:
+        return [_explain(str(error))], message
+    except InvalidFields as error:
+        return list(error.violations), message
+    except (AttributeError, TypeError):
+        return [("", f"expected a mapping with the fields of {message_type.__name__}")], message
+    return [], message
+
+
+def _explain(error: str) -> tuple[str, str]:
+    """Split a message of json_format into (field path, what is wrong)."""
+    words = error.split("\n")[0].rsplit("Failed to parse ", 1)[-1]
+    words = re.sub(r" at \"?\w+(\.[\w.\[\]]+)?\"?\.?$", "", words).rstrip(".")
+    words = re.sub(r"^\w+ field: ", "", words)
+    place = _PLACE.search(error)
+    path = place.group(1) if place else ".".join(_NESTED.findall(error))
+    if unknown := _UNKNOWN.search(error):
+        path = f"{path}.{unknown.group(1)}".lstrip(".")
+        words = f"unknown field `{unknown.group(1)}`"
+    return path, words
+
+
+def _steps(path: str) -> Steps:
+    return tuple(int(word) if word.isdigit() else word for word in re.findall(r"\w+", path))
+
+
+def _line_of(lines: dict[Steps, int], steps: Steps) -> int:
+    """Return the line of the longest part of the path that the file has."""
+    while steps not in lines and steps:
+        steps = steps[:-1]
+    return lines.get(steps, 1)
+
+
+def _lines_of(node: yaml.Node, steps: Steps) -> Iterator[tuple[Steps, int]]:
+    yield steps, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            # The key's own line: a block scalar's value starts a line later.
+            for inner, line in _lines_of(value, (*steps, name.value)):
+                own = len(inner) == len(steps) + 1
+                yield inner, name.start_mark.line + 1 if own else line
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines_of(value, (*steps, index))
+
+
+def _doubled_keys(node: yaml.Node, steps: Steps) -> Iterator[tuple[Steps, int]]:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for name, value in node.value:
+            if name.value in seen:
+                yield (*steps, name.value), name.start_mark.line + 1
+            seen.add(name.value)
+            yield from _doubled_keys(value, (*steps, name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _doubled_keys(value, (*steps, index))
