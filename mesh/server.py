@@ -1,0 +1,147 @@
+"""Serving: one grpc.aio server with health, reflection, mutual TLS and an orderly end."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mesh import telemetry
+from mesh.config import ConfigurationError, ServiceSettings
+from mesh.health import Health, Probe
+from mesh.interceptors import Chassis
+from mesh.policy import service_policies
+from mesh.tls import server_credentials
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 32 * 1024
+# Between "not serving" and the end of new calls, so that balancers look elsewhere first.
+LAME_DUCK_SECONDS = 0.3
+
+_log = telemetry.logger("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A service to serve: its full name, the generated `add_…_to_server`, and the servicer."""
+
+    service: str
+    add: Callable[[Any, Any], None]
+    servicer: object
+
+
+async def serve(
+    settings: ServiceSettings,
+    registrations: Sequence[Registration],
+    *,
+    probes: Mapping[str, Probe],
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Raises `PolicyError` if a contract lacks a policy, `ConfigurationError` if the address or the
+    certificates cannot be used.
+    """
+    asked_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+    async with running(settings, registrations, probes=probes):
+        await asked_to_stop.wait()
+
+
+@asynccontextmanager
+async def running(
+    settings: ServiceSettings,
+    registrations: Sequence[Registration],
+    *,
+    probes: Mapping[str, Probe],
+) -> AsyncIterator[int]:
+    """Serves during the block, which receives the port, then drains. Errors as `serve`."""
+    names = [registration.service for registration in registrations]
+    chassis = Chassis(
+        {path: policy for name in names for path, policy in service_policies(name).items()}
+    )
+    health = Health(names, probes)
+    server = build(chassis, health, registrations, settings)
+    port = _bind(server, settings)
+    await health.probe()
+    await server.start()
+    _log.info("started", port=port, services=names)
+    watching = asyncio.create_task(health.watch_dependencies())
+    try:
+        yield port
+    finally:
+        watching.cancel()
+        await _drain(server, chassis, health, settings.drain_seconds)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Runs a service's main on uvloop."""
+    uvloop.run(main)
+
+
+def build(
+    chassis: Chassis,
+    health: Health,
+    registrations: Sequence[Registration],
+    settings: ServiceSettings,
+) -> grpc.aio.Server:
+    """The server with everything registered, neither bound nor started."""
+    server = grpc.aio.server(
+        interceptors=[chassis],
+        options=_options(settings),
+        maximum_concurrent_rpcs=settings.max_concurrent_calls,
+    )
+    for registration in registrations:
+        registration.add(registration.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection(
+        (
+            *(registration.service for registration in registrations),
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        ),
+        server,
+    )
+    return server
+
+
+def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        # Connections end now and then, so that clients learn of new replicas.
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def _bind(server: grpc.aio.Server, settings: ServiceSettings) -> int:
+    credentials = server_credentials(settings.tls)
+    try:
+        return server.add_secure_port(settings.listen, credentials)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"Cannot serve on {settings.listen}: {error}. Choose a free port, and check that the "
+            "certificate and key belong together."
+        ) from None
+
+
+async def _drain(server: grpc.aio.Server, chassis: Chassis, health: Health, seconds: float) -> None:
+    _log.info("draining", in_flight=chassis.in_flight, seconds=seconds)
+    await health.enter_graceful_shutdown()
+    await asyncio.sleep(min(LAME_DUCK_SECONDS, seconds))
+    chassis.end_streams()
+    await server.stop(seconds)
+    _log.info("stopped")
