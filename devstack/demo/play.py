@@ -1,0 +1,134 @@
+"""Sends a file's events, half by RPC and half over the event bus, and waits for the answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import grpc
+import nats
+from go2asia.connect.v1 import events_pb2 as pb
+from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
+from google.protobuf import json_format
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from cli.documents import Document, Mistake
+from mesh.errors import MeshError
+
+Line = Document[pb.Event]
+Key = tuple[str, str]
+
+RPC_BATCH = 20
+ASK_AT_ONCE = 16
+DEAD_LETTERS = "economy.dead_letter.*"
+
+
+@dataclass
+class Played:
+    """What became of the lines so far."""
+
+    started: datetime
+    sent: int = 0
+    rejected: list[Mistake] = field(default_factory=list)
+    accepted: int = 0
+    """Distinct events that Connect took in during this run."""
+    duplicates: int = 0
+    """Lines whose event was there before, from this run or an earlier one."""
+
+
+def key_of(event: pb.Event) -> Key:
+    """Return the event's idempotency key."""
+    return event.source, event.external_id
+
+
+async def send_by_rpc(
+    lines: Sequence[Line], channel_of: Callable[[str], grpc.aio.Channel], played: Played
+) -> None:
+    """Send lines as batches in the order of the file, each source with its own certificate."""
+    for start in range(0, len(lines), RPC_BATCH):
+        chunk = lines[start : start + RPC_BATCH]
+        for source in dict.fromkeys(line.message.source for line in chunk):
+            own = [line for line in chunk if line.message.source == source]
+            response = await EventServiceStub(channel_of(source)).BatchSubmitEvents(
+                pb.BatchSubmitEventsRequest(events=[line.message for line in own])
+            )
+            played.sent += len(own)
+            for line, result in zip(own, response.results, strict=True):
+                if result.HasField("error"):
+                    error = result.error
+                    wrong = Mistake(line.file, line.line, error.field, error.message)
+                    played.rejected.append(wrong)
+
+
+async def send_by_bus(
+    lines: Sequence[Line], connect: Callable[[str], Awaitable[nats.NATS]], played: Played
+) -> None:
+    """Publish lines in the order of the file, each source with its own certificate.
+
+    Returns when the bus has every one on disk.
+    """
+    async with AsyncExitStack() as connections:
+        streams: dict[str, JetStreamContext] = {}
+        for line in lines:
+            source = line.message.source
+            if source not in streams:
+                connection = await connect(source)
+                connections.push_async_callback(connection.drain)
+                streams[source] = connection.jetstream()
+            body = json_format.MessageToJson(line.message, indent=None).encode()
+            await streams[source].publish(f"economy.events.{source}", body)
+            played.sent += 1
+
+
+async def await_answers(
+    lines: Sequence[Line], bus: JetStreamContext, events: EventServiceStub, played: Played
+) -> None:
+    """Wait until Connect knows every line's event or has dead-lettered it."""
+    letters = await bus.pull_subscribe(
+        DEAD_LETTERS,
+        stream="ECONOMY_DEAD_LETTER",
+        config=ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_TIME,
+            opt_start_time=played.started.isoformat(),
+        ),
+    )
+    refused = {mistake.line for mistake in played.rejected}
+    waiting: dict[Key, list[Line]] = {}
+    for line in lines:
+        if line.line not in refused:
+            waiting.setdefault(key_of(line.message), []).append(line)
+    while waiting:
+        keys = list(waiting)
+        for start in range(0, len(keys), ASK_AT_ONCE):
+            some = keys[start : start + ASK_AT_ONCE]
+            known = await asyncio.gather(*(_received_time(key, events) for key in some))
+            for key, received in zip(some, known, strict=True):
+                if received is not None:
+                    fresh = int(received >= played.started)
+                    played.accepted += fresh
+                    played.duplicates += len(waiting.pop(key)) - fresh
+        try:
+            for letter in await letters.fetch(100, timeout=0.5):
+                headers = letter.headers or {}
+                event = json_format.Parse(letter.data, pb.Event(), ignore_unknown_fields=True)
+                for line in waiting.pop(key_of(event), []):
+                    wrong = Mistake(
+                        line.file, line.line, headers.get("field", ""), headers.get("message", "")
+                    )
+                    played.rejected.append(wrong)
+                await letter.ack()
+        except TimeoutError:
+            continue
+
+
+async def _received_time(key: Key, events: EventServiceStub) -> datetime | None:
+    external = pb.ExternalKey(source=key[0], external_id=key[1])
+    try:
+        story = await events.GetEvent(pb.GetEventRequest(external_key=external))
+    except MeshError as error:
+        if error.reason == "EVENT_NOT_FOUND":
+            return None
+        raise
+    return story.event.received_time.ToDatetime(UTC)

@@ -1,0 +1,217 @@
+"""`make demo`: starts a stack, plays the files, waits until all is final, audits, sums up."""
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import nats
+from go2asia.connect.v1 import reward_actions_pb2
+from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
+from go2asia.connect.v1.reward_actions_pb2_grpc import RewardActionServiceStub
+from go2asia.connect.v1.rules_pb2_grpc import RuleServiceStub
+from go2asia.gateway.v1.wallets_pb2_grpc import WalletLinkServiceStub
+from go2asia.nft.v1 import nft_pb2
+from go2asia.nft.v1.catalog_pb2_grpc import NftCatalogServiceStub
+from go2asia.nft.v1.nft_pb2_grpc import NftServiceStub
+
+from devstack.demo.audit import Findings, audit
+from devstack.demo.catalogue import apply_badge, apply_rule
+from devstack.demo.people import Person, link_wallet, make_person, read_secret
+from devstack.demo.play import Played, await_answers, send_by_bus, send_by_rpc
+from devstack.demo.script import DemoError, Files, Script, read_script
+from devstack.demo.table import Display, Progress
+from devstack.stack import Stack
+from mesh.bus import connect_bus
+from mesh.client import open_channel
+from mesh.clock import monotonic, utc_now
+from mesh.watching import watch
+
+PATIENCE_SECONDS = 180.0
+REFRESH_SECONDS = 0.25
+SHOWN_DIFFERENCES = 20
+
+
+def prepare_state(state: Path, files: Files, fresh: bool) -> None:
+    """Start anew when asked to, or when the state belongs to other input files."""
+    mark = state / "input.sha256"
+    if mark.exists() and mark.read_text() != files.digest():
+        print("these are other files than this state has played: starting anew")
+        fresh = True
+    if fresh and state.exists():
+        Stack.discard(state)
+        shutil.rmtree(state)
+    state.mkdir(parents=True, exist_ok=True)
+    mark.write_text(files.digest())
+
+
+class Demo:
+    """One run against a started stack."""
+
+    def __init__(self, stack: Stack, script: Script, state: Path) -> None:
+        self.stack = stack
+        self.script = script
+        self.played = Played(started=utc_now())
+        self.progress = Progress(self.played, lines=len(script.lines))
+        self.progress.expected_mints = len(script.expected["mints"])
+        secret = read_secret(state / "people")
+        users = sorted({user for user, _ in script.expected["mints"]})
+        self.people = [make_person(user, secret) for user in users]
+        self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
+        self._open = AsyncExitStack()
+
+    async def run(self) -> Findings:
+        """Play everything and return what the audit found."""
+        async with self._open:
+            await self._prepare()
+            with Display(self.progress) as display:
+                watchers = [asyncio.ensure_future(self._watch(one)) for one in self.people]
+                counter = asyncio.ensure_future(self._count(display))
+                try:
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        await self._play()
+                        await self._settle()
+                except TimeoutError:
+                    self.played.rejected.sort(key=lambda mistake: mistake.line)
+                finally:
+                    for task in (counter, *watchers):
+                        task.cancel()
+                    await asyncio.gather(counter, *watchers, return_exceptions=True)
+            return await audit(
+                self.script.expected,
+                points=self._channel("points", "operator/ops"),
+                nft=self._channel("nft", "operator/ops"),
+                gateway=self._channel("gateway", "operator/ops"),
+            )
+
+    def _channel(self, service: str, identity: str) -> grpc.aio.Channel:
+        key = (service, identity)
+        if key not in self._channels:
+            channel = open_channel(self.stack.address(service), self.stack.tls(identity))
+            self._open.push_async_callback(channel.close)
+            self._channels[key] = channel
+        return self._channels[key]
+
+    async def _prepare(self) -> None:
+        catalogue = NftCatalogServiceStub(self._channel("nft", "economy-manager/manager"))
+        for badge in self.script.badges:
+            await apply_badge(badge.message, catalogue)
+        rules = RuleServiceStub(self._channel("connect", "economy-manager/manager"))
+        for rule in self.script.rules:
+            await apply_rule(rule.message, rules)
+        print(f"{len(self.script.badges)} badge types and {len(self.script.rules)} rules in place")
+
+    async def _link(self, people: Sequence[Person]) -> None:
+        wallets = WalletLinkServiceStub(self._channel("gateway", "bff/bff"))
+        for person in people:
+            await link_wallet(person, wallets)
+
+    async def _bus(self, identity: str) -> nats.NATS:
+        return await connect_bus(self.stack.nats_url, self.stack.tls(identity), identity)
+
+    async def _play(self) -> None:
+        """Half of the people link a wallet before they earn anything, half only afterwards."""
+        half = len(self.people) // 2
+        await self._link(self.people[:half])
+        lines = self.script.lines
+        await asyncio.gather(
+            send_by_rpc(
+                lines[0::2],
+                lambda source: self._channel("connect", f"domain-service/{source}"),
+                self.played,
+            ),
+            send_by_bus(
+                lines[1::2], lambda source: self._bus(f"domain-service/{source}"), self.played
+            ),
+        )
+        operator = await self._bus("operator/ops")
+        self._open.push_async_callback(operator.drain)
+        events = EventServiceStub(self._channel("connect", "operator/ops"))
+        await asyncio.gather(
+            await_answers(lines, operator.jetstream(), events, self.played),
+            self._link(self.people[half:]),
+        )
+
+    async def _settle(self) -> None:
+        """Wait until no action is open and every expected mint is final."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            actions = self.progress.actions
+            done = sum(
+                mint.state == nft_pb2.MINT_STATE_FINALIZED for mint in self.progress.mints.values()
+            )
+            if not actions.pending + actions.dispatched and done >= self.progress.expected_mints:
+                return
+
+    async def _count(self, display: Display) -> None:
+        actions = RewardActionServiceStub(self._channel("connect", "operator/ops"))
+        while True:
+            self.progress.actions = await actions.CountRewardActions(
+                reward_actions_pb2.CountRewardActionsRequest()
+            )
+            display.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def _watch(self, person: Person) -> None:
+        """Follow one person's mints as the BFF would."""
+        stub = NftServiceStub(self._channel("nft", "bff/bff"))
+
+        def open_stream(token: str) -> Any:
+            return stub.WatchMintStatus(
+                nft_pb2.WatchMintStatusRequest(user_id=person.user_id, resume_token=token)
+            )
+
+        async for update in watch(open_stream):
+            changed = [update.change.mint] if update.HasField("change") else update.snapshot.mints
+            for mint in changed:
+                self.progress.mints[mint.mint_id] = mint
+
+
+def report(demo: Demo, findings: Findings, seconds: float) -> int:
+    """Print what happened, the machine-readable line last; return the exit code."""
+    played, actions = demo.played, demo.progress.actions
+    rejected = sorted(demo.script.mistakes + played.rejected, key=lambda mistake: mistake.line)
+    for mistake in rejected:
+        print(f"  rejected  {mistake}")
+    for difference in findings.differences[:SHOWN_DIFFERENCES]:
+        print(f"  DIFFERS   {difference}")
+    if not findings.differences:
+        print("everything equals what examples/expect.py works out from the files alone")
+    summary = {
+        "events_sent": played.sent + len(demo.script.mistakes),
+        "events_accepted": played.accepted,
+        "events_duplicate": played.duplicates,
+        "events_rejected": len(rejected),
+        "actions_completed": actions.completed,
+        "actions_failed": actions.failed,
+        "points_awarded": findings.points_awarded,
+        "ledger_sum": findings.ledger_sum,
+        "nfts": findings.nfts,
+        "mints_finalized": findings.mints_finalized,
+        "onchain_verified": findings.onchain_verified,
+        "differences": len(findings.differences),
+        "seconds": round(seconds, 1),
+    }
+    print(f"DEMO {json.dumps(summary)}")
+    unsettled = actions.pending + actions.dispatched + actions.failed
+    return int(bool(findings.differences or unsettled))
+
+
+def play(files: Files, state: Path, fresh: bool) -> int:
+    """Run the demo; return the process's exit code."""
+    began = monotonic()
+    try:
+        script = read_script(files)
+        prepare_state(state, files, fresh)
+        with Stack(state) as stack:
+            demo = Demo(stack, script, state)
+            findings = asyncio.run(demo.run())
+        return report(demo, findings, monotonic() - began)
+    except DemoError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
