@@ -22,6 +22,9 @@ from mesh.errors import Conflict, Overloaded, Unavailable
 
 T = TypeVar("T")
 
+Connection = AsyncConnection
+"""A connection inside a transaction, as handed to whoever works in it."""
+
 _TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.01
 _POOL_WAIT_SECONDS = 5
@@ -84,7 +87,7 @@ class Database:
     @asynccontextmanager
     async def transaction(
         self, *, read_only: bool = False, isolation: str | None = None
-    ) -> AsyncIterator[AsyncConnection]:
+    ) -> AsyncIterator[Connection]:
         """One transaction, committed at the end of the block, rolled back when it raises.
 
         `isolation` is a level by its SQL name, READ COMMITTED unless given. Raises `Conflict` on a
@@ -97,7 +100,7 @@ class Database:
         except RetryTransaction as error:
             raise Conflict from error
 
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Runs `work` in one transaction and returns what it returned.
 
         Repeats the whole transaction on a serialization failure, a deadlock or `RetryTransaction`,
@@ -122,7 +125,7 @@ class Database:
     @asynccontextmanager
     async def _attempt(
         self, *, read_only: bool = False, isolation: str | None = None
-    ) -> AsyncIterator[AsyncConnection]:
+    ) -> AsyncIterator[Connection]:
         options: dict[str, Any] = {"postgresql_readonly": True} if read_only else {}
         if isolation is not None:
             options["isolation_level"] = isolation
@@ -135,7 +138,7 @@ class Database:
                         yield connection
                 except psycopg.Error as error:
                     # SQLAlchemy did not see it happen, so it must be told not to lend it again.
-                    if _is_out_of_reach(error):
+                    if is_out_of_reach(error):
                         await connection.invalidate(error)
                     raise
         except PoolTimeout as error:
@@ -144,14 +147,14 @@ class Database:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if isinstance(cause, _CONTENTION):
                 raise RetryTransaction from error
-            if _is_out_of_reach(cause):
+            if is_out_of_reach(cause):
                 raise Unavailable(
                     "The database is out of reach; try again with the same request id."
                 ) from error
             raise
 
 
-def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+def driver(connection: Connection) -> psycopg.AsyncConnection[Any]:
     """The driver's connection inside the same transaction, for set-based SQL.
 
     Use it as `driver(connection).cursor(binary=True)`.
@@ -163,7 +166,8 @@ def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
     return raw
 
 
-def _is_out_of_reach(error: BaseException | None) -> bool:
+def is_out_of_reach(error: BaseException | None) -> bool:
+    """Whether `error`, of the driver, means that there is no working connection any more."""
     if isinstance(error, _OUT_OF_REACH):
         return True
     # Without an SQLSTATE it was the driver, not the server, that spoke: the connection is gone.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 from psycopg import sql
 from sqlalchemy import Column, LargeBinary, MetaData, Table, Text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mesh.db import RetryTransaction, driver
+from mesh.db import Connection, RetryTransaction, driver
 from mesh.errors import RequestIdReused
 
 _FINGERPRINT_VERSION = b"\x01"
@@ -57,7 +56,7 @@ def idempotency_table(metadata: MetaData) -> Table:
 
 
 async def recall(
-    connection: AsyncConnection, table: Table, keys: Sequence[Key]
+    connection: Connection, table: Table, keys: Sequence[Key]
 ) -> dict[Key, bytes | RequestIdReused]:
     """What is remembered of `keys`: the response's bytes, or an error to raise to the caller.
 
@@ -83,7 +82,7 @@ async def recall(
 
 
 async def remember(
-    connection: AsyncConnection, table: Table, entries: Sequence[tuple[Key, bytes]]
+    connection: Connection, table: Table, entries: Sequence[tuple[Key, bytes]]
 ) -> None:
     """Stores the responses of requests that took effect in this transaction.
 

@@ -1,7 +1,6 @@
 """Schema migrations: Alembic under a Postgres advisory lock, so any number of replicas may start.
 
-A service's `migrations/` holds `versions/`, `script.py.mako` for new ones, and an `env.py` of two
-statements:
+A service's `migrations/` holds `versions/` and an `env.py` of one statement:
 
     from mesh.migrate import run_migrations
     from points_svc.tables import metadata
@@ -23,6 +22,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from mesh.db import is_out_of_reach
 from mesh.errors import Unavailable
 from mesh.telemetry import logger
 
@@ -72,10 +72,8 @@ def _upgrade(package: str, url: str) -> None:
             alembic.command.upgrade(config, "head")
             _log.info("migrate.done", package=package)
     except OperationalError as error:
-        if error.connection_invalidated or error.orig is None or error.orig.sqlstate is None:
-            raise Unavailable(
-                "The database is out of reach; start again once it answers."
-            ) from error
+        if is_out_of_reach(error.orig):
+            raise Unavailable("The database is out of reach; start again when it is up.") from error
         raise
 
 

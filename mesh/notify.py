@@ -14,15 +14,15 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mesh.db import Connection
 from mesh.telemetry import logger
 
 _RECONNECT_SECONDS = 1.0
 _log = logger("mesh.notify")
 
 
-async def notify(connection: AsyncConnection, channel: str) -> None:
+async def notify(connection: Connection, channel: str) -> None:
     """Wakes whoever waits on `channel`, once the transaction has committed."""
     await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
 
