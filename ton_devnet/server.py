@@ -1,0 +1,94 @@
+"""One running network: the chain, its producer and its lite-server, put together."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+from ton_devnet.adnl import AdnlServer
+from ton_devnet.answers import Answers
+from ton_devnet.blocks import KEY_BLOCK_SEQNO
+from ton_devnet.chain import Chain
+from ton_devnet.engine import Engine, parse_config
+from ton_devnet.faucet import FAUCET, genesis_account
+from ton_devnet.folder import StateFolder, StateFolderError
+from ton_devnet.producer import Producer
+from ton_devnet.queries import LiteServer
+from ton_devnet.store import Store
+from ton_devnet.validator import Validator
+
+HOST = "127.0.0.1"
+CONFIG = files("ton_devnet") / "config.boc.b64"
+_PORT = "port"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`port` None: the port of the last run, or a free one. Intervals in seconds."""
+
+    port: int | None
+    block_interval: float
+    idle_interval: float
+    clock_offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network that can be reached; `failed` ends only by the producer's failure."""
+
+    port: int
+    chain: Chain
+    failed: asyncio.Task[None]
+
+
+@contextlib.asynccontextmanager
+async def running(folder: StateFolder, options: Options) -> AsyncIterator[Network]:
+    """Open or begin the network in the folder, serve it, and write its config file."""
+    folder.create()
+    with folder.locked(), contextlib.closing(Store(folder.database)) as store:
+        validator = Validator(folder.key("validator"))
+        config = validator.elected_in(parse_config(CONFIG.read_text()))
+        chain = Chain(store, Engine(config), config)
+        if options.clock_offset is not None:
+            chain.set_clock_offset(options.clock_offset)
+        if chain.is_new:
+            chain.endow(dict([genesis_account(folder.key(FAUCET), chain.now())]))
+        # A lite-client that trusts only the first block needs a second one to step to.
+        chain.produce()
+        producer = Producer(
+            chain, block_interval=options.block_interval, idle_interval=options.idle_interval
+        )
+        key = folder.key("liteserver")
+        answers = Answers(chain, validator, producer.wake)
+        adnl = AdnlServer(key, LiteServer(answers, producer).answer)
+        port = await _listen(adnl, store, options.port)
+        init_block = chain.block(KEY_BLOCK_SEQNO)
+        assert init_block is not None
+        folder.write_global_config(port, key, init_block.master.id)
+        task = asyncio.create_task(producer.run())
+        try:
+            yield Network(port, chain, task)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await adnl.close()
+
+
+async def _listen(adnl: AdnlServer, store: Store, wanted: int | None) -> int:
+    """Clients keep their config file over a restart, so the port stays the same if it can."""
+    remembered = store.setting(_PORT)
+    try:
+        port = await adnl.listen(HOST, wanted if wanted is not None else remembered or 0)
+    except OSError as error:
+        if wanted is not None or remembered is None:
+            raise StateFolderError(
+                f"cannot listen on port {wanted}: {error.strerror}; choose another with --port,"
+                " or 0 for any free one"
+            ) from None
+        log.warning("port %d of the last run is taken; choosing another", remembered)
+        port = await adnl.listen(HOST, 0)
+    store.set(_PORT, port)
+    return port
