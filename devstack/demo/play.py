@@ -11,8 +11,15 @@ import nats
 from go2asia.connect.v1 import events_pb2 as pb
 from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
 from google.protobuf import json_format
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
+from tenacity import (
+    retry,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from cli.documents import Document, Mistake
 from mesh.errors import MeshError
@@ -78,8 +85,19 @@ async def send_by_bus(
                 connections.push_async_callback(connection.drain)
                 streams[source] = connection.jetstream()
             body = json_format.MessageToJson(line.message, indent=None).encode()
-            await streams[source].publish(f"economy.events.{source}", body)
+            await _publish(streams[source], f"economy.events.{source}", body)
             played.sent += 1
+
+
+@retry(
+    retry=retry_if_exception_type((NatsError, TimeoutError)),
+    wait=wait_random_exponential(multiplier=0.1, max=2),
+    stop=stop_after_delay(60),
+    reraise=True,
+)
+async def _publish(stream: JetStreamContext, subject: str, body: bytes) -> None:
+    """Publish until the bus says that it is on disk; twice is harmless, the event has its key."""
+    await stream.publish(subject, body, timeout=2)
 
 
 async def await_answers(

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from go2asia.nft.v1.nft_pb2_grpc import NftServiceStub
 from devstack.demo.audit import Findings, audit
 from devstack.demo.catalogue import apply_badge, apply_rule
 from devstack.demo.people import Person, link_wallet, make_person, read_secret
-from devstack.demo.play import Played, await_answers, send_by_bus, send_by_rpc
+from devstack.demo.play import Line, Played, await_answers, send_by_bus, send_by_rpc
 from devstack.demo.script import DemoError, Files, Script, read_script
 from devstack.demo.table import Display, Progress
+from devstack.process import StartError
 from devstack.stack import Stack
+from devstack.state import StackRunningError, running_pid
 from mesh.bus import connect_bus
 from mesh.client import open_channel
 from mesh.clock import monotonic, utc_now
@@ -34,6 +37,7 @@ from mesh.watching import watch
 
 PATIENCE_SECONDS = 180.0
 REFRESH_SECONDS = 0.25
+RETRY_FOR = timedelta(seconds=60)
 SHOWN_DIFFERENCES = 20
 
 
@@ -44,7 +48,8 @@ def prepare_state(state: Path, files: Files, fresh: bool) -> None:
         print("these are other files than this state has played: starting anew")
         fresh = True
     if fresh and state.exists():
-        Stack.discard(state)
+        if running_pid(state):
+            raise DemoError(f"a stack runs in {state}; stop it first, or give another STATE=")
         shutil.rmtree(state)
     state.mkdir(parents=True, exist_ok=True)
     mark.write_text(files.digest())
@@ -92,7 +97,8 @@ class Demo:
     def _channel(self, service: str, identity: str) -> grpc.aio.Channel:
         key = (service, identity)
         if key not in self._channels:
-            channel = open_channel(self.stack.address(service), self.stack.tls(identity))
+            tls = self.stack.tls(identity)
+            channel = open_channel(self.stack.address(service), tls, retry_for=RETRY_FOR)
             self._open.push_async_callback(channel.close)
             self._channels[key] = channel
         return self._channels[key]
@@ -119,6 +125,17 @@ class Demo:
         half = len(self.people) // 2
         await self._link(self.people[:half])
         lines = self.script.lines
+        await self._send(lines)
+        operator = await self._bus("operator/ops")
+        self._open.push_async_callback(operator.drain)
+        events = EventServiceStub(self._channel("connect", "operator/ops"))
+        await asyncio.gather(
+            await_answers(lines, operator.jetstream(), events, self.played),
+            self._link(self.people[half:]),
+        )
+
+    async def _send(self, lines: Sequence[Line]) -> None:
+        """Send every other line by RPC, the rest over the bus, both at once."""
         await asyncio.gather(
             send_by_rpc(
                 lines[0::2],
@@ -128,13 +145,6 @@ class Demo:
             send_by_bus(
                 lines[1::2], lambda source: self._bus(f"domain-service/{source}"), self.played
             ),
-        )
-        operator = await self._bus("operator/ops")
-        self._open.push_async_callback(operator.drain)
-        events = EventServiceStub(self._channel("connect", "operator/ops"))
-        await asyncio.gather(
-            await_answers(lines, operator.jetstream(), events, self.played),
-            self._link(self.people[half:]),
         )
 
     async def _settle(self) -> None:
@@ -208,10 +218,10 @@ def play(files: Files, state: Path, fresh: bool) -> int:
     try:
         script = read_script(files)
         prepare_state(state, files, fresh)
-        with Stack(state) as stack:
+        with Stack.running(state) as stack:
             demo = Demo(stack, script, state)
             findings = asyncio.run(demo.run())
         return report(demo, findings, monotonic() - began)
-    except DemoError as error:
+    except (DemoError, StartError, StackRunningError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
