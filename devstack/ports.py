@@ -28,6 +28,15 @@ def is_free(port: int) -> bool:
         return True
 
 
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections on this port."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
 def choose_ports(standard: Mapping[str, int], memory: Path) -> dict[str, int]:
     """One free port per name: the one of the last run, else the standard one, else any.
 

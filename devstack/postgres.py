@@ -7,7 +7,6 @@ the permissions of the state folder's path do not matter) and wants a password f
 
 import contextlib
 import os
-import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -22,7 +21,8 @@ from psycopg import sql
 
 from devstack import confinement
 from devstack.ports import LOOPBACK
-from devstack.process import Process, Spec
+from devstack.process import Process, Spec, StartError
+from devstack.secret_files import secret
 from devstack.watchdog import Watchdog
 
 SUPERUSER = "postgres"
@@ -36,10 +36,6 @@ SETTINGS = {
     "timezone": "UTC",
     "jit": "off",  # compiling costs more than it saves on our short statements
 }
-
-
-class ClusterError(RuntimeError):
-    """The Postgres cluster could not be created or started."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +75,14 @@ class Cluster:
     @cached_property
     def way(self) -> confinement.Confinement:
         """How this cluster's processes are run."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._way or confinement.best(self.folder, Path(_binary("postgres")).parent)
 
     def prepare(self) -> None:
         """Make the cluster startable: create it once, clear away what a killed postmaster left.
 
-        Raises ClusterError when initdb fails.
+        Raises StartError when initdb fails.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (self.data / "PG_VERSION").exists():
             self._initdb()
         self.way.own(self.data)
@@ -111,15 +107,15 @@ class Cluster:
     def start(self) -> None:
         """Run the cluster by itself, outside a stack; return once it answers.
 
-        Raises ClusterError with the tail of the log when it does not.
+        Raises StartError with the tail of the log when it does not.
         """
         self._watchdog = Watchdog()
         self._process = Process(self.spec("postgres"), self.folder / "log", self._watchdog)
-        self._process.start()
-        if not self._process.wait_ready():
+        try:
+            self._process.start_and_wait()
+        except BaseException:
             self.kill()
-            tail = self._process.log_tail()
-            raise ClusterError(f"Postgres in {self.folder} did not start:\n{tail}")
+            raise
 
     def stop(self) -> None:
         """Stop what `start` started and wait until it is gone."""
@@ -160,12 +156,7 @@ class Cluster:
 
     def password(self, role: str) -> str:
         """The role's password; made up and kept in a file when first asked for."""
-        path = self.folder / f"{role}.password"
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(24) + "\n")
-        return path.read_text().strip()
+        return secret(self.folder / f"{role}.password")
 
     def create_database(self, name: str, *, owner: str = SUPERUSER) -> None:
         """An empty database, unless there is one of that name."""
@@ -216,7 +207,7 @@ class Cluster:
 
     def _initdb(self) -> None:
         self.password(SUPERUSER)
-        self.data.mkdir(exist_ok=True, mode=0o700)
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.way.own(self.data)
         result = subprocess.run(
             [
@@ -229,7 +220,7 @@ class Cluster:
             cwd="/",
         )
         if result.returncode != 0:
-            raise ClusterError(f"initdb in {self.data} failed:\n{result.stderr}")
+            raise StartError(f"initdb in {self.data} failed:\n{result.stderr}")
 
     def _orphans(self) -> Iterator[int]:
         """Processes of this cluster that a killed postmaster left behind (Linux; by their cwd)."""

@@ -17,6 +17,10 @@ LOG_CAP = 10_000_000  # bytes; one older file of this size is kept
 def _nothing() -> None: ...
 
 
+class StartError(RuntimeError):
+    """A part of the stack did not start; the message says which, and its last words."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """A process to run: its command, when it may start and when it counts as ready.
@@ -98,14 +102,23 @@ class Process:
             if self.wait(seconds):
                 return
 
-    def wait_ready(self, give_up: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for readiness; False when it ended, took too long, or `give_up` says so."""
+    def start_and_wait(self, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Start and return once ready.
+
+        Raises StartError when it ends first, takes too long (it is stopped then) or `give_up()`.
+        """
+        self.start()
         deadline = time.monotonic() + self.spec.ready_within
         while self.running and time.monotonic() < deadline and not give_up():
             if self.spec.ready():
-                return True
+                return
             time.sleep(0.05)
-        return False
+        code = self.exit_code
+        fate = f"not ready after {self.spec.ready_within:.0f} s"
+        if code is not None:
+            fate = f"ended with code {code} before it was ready"
+        self.stop(patience=1)
+        raise StartError(f"{self.spec.name}: {fate}. The end of {self.log}:\n{self.log_tail()}")
 
     def log_tail(self, size: int = 2000) -> str:
         """The last `size` bytes of the log."""
