@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -32,7 +32,10 @@ _QUIET = frozenset({"OK", "CANCELLED"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic in the type stubs only
+else:
+    Handler = grpc.RpcMethodHandler
 
 _log = telemetry.logger("rpc.server")
 _duration = telemetry.meter.create_histogram(

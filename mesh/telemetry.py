@@ -133,7 +133,6 @@ def _start_logging(service: str, level: str) -> None:
         processors=[*shared, render, redact_text],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
-        cache_logger_on_first_use=True,
     )
     # Libraries log through the standard library; their lines leave in the same shape.
     handler = logging.StreamHandler(sys.stdout)

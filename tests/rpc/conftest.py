@@ -1,0 +1,46 @@
+"""RPC tests run over real sockets and mutual TLS; a test says whom it acts as."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+import pytest
+
+from devstack.certificates import Authority
+from mesh.testing import LoopServer
+from mesh.tls import channel_credentials
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Issues the certificates of every member that a test needs."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def _grpc_server(authority: Authority) -> Iterator[LoopServer]:
+    """pytest-grpc's server: ours."""
+    server = LoopServer(authority.issue("points/points"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def act_as(
+    grpc_create_channel: Callable[..., grpc.Channel],
+    grpc_stub_class: Callable[[grpc.Channel], Any],
+    authority: Authority,
+) -> Iterator[Callable[[str], Any]]:
+    """A blocking stub that calls as the given identity, e.g. `act_as("bff/web")`.
+
+    The module declares the fixtures `grpc_add_to_server`, `grpc_servicer` (pytest-grpc) and
+    `grpc_stub_class`.
+    """
+    with ExitStack() as channels:
+
+        def stub(identity: str) -> Any:
+            credentials = channel_credentials(authority.issue(identity))
+            return grpc_stub_class(channels.enter_context(grpc_create_channel(credentials)))
+
+        yield stub
