@@ -54,11 +54,24 @@ def run_migrations(metadata: MetaData) -> None:
 
 
 def drift(metadata: MetaData, url: str) -> list[Any]:
-    """How the database at `url` differs from `metadata`, as Alembic operations; for tests."""
+    """How the database at `url` differs from `metadata`; for tests.
+
+    The differences are Alembic's operations, and `("storage", table, wanted, found)` for storage
+    parameters, which Alembic does not compare.
+    """
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
-        return list(compare_metadata(context, metadata))
+        changes = list(compare_metadata(context, metadata))
+        for table in metadata.sorted_tables:
+            wanted = table.dialect_options["postgresql"]["with"] or {}
+            found = connection.scalar(
+                text("SELECT reloptions FROM pg_class WHERE oid = to_regclass(:name)"),
+                {"name": table.name},
+            )
+            if {f"{name}={value}" for name, value in wanted.items()} != set(found or ()):
+                changes.append(("storage", table.name, wanted, found))
+    return changes
 
 
 def _upgrade(package: str, url: str) -> None:
