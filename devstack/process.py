@@ -91,11 +91,14 @@ class Process:
         if self._child is not None:
             self._child.send_signal(sign)
 
-    def stop(self, patience: float = 15) -> None:
-        """Ask to stop, insist (SIGQUIT) after `patience` seconds, then kill; return when gone."""
+    def stop(self, patience: float = 15, insistence: float = 6) -> None:
+        """Ask to stop; after `patience` seconds insist (SIGQUIT), after `insistence` more kill.
+
+        Returns when the process is gone.
+        """
         for sign, seconds in (
             (self.spec.stop_signal, patience),
-            (signal.SIGQUIT, 6),
+            (signal.SIGQUIT, insistence),
             (signal.SIGKILL, 6),
         ):
             self.send(sign)
@@ -118,7 +121,7 @@ class Process:
         if code is not None:
             fate = f"ended with code {code} before it was ready"
         self.stop(patience=1)
-        raise StartError(f"{self.spec.name}: {fate}. The end of {self.log}:\n{self.log_tail()}")
+        raise StartError(f"{self.spec.name}: {fate}.\nThe end of {self.log}:\n{self.log_tail()}")
 
     def log_tail(self, size: int = 2000) -> str:
         """The last `size` bytes of the log."""

@@ -180,7 +180,7 @@ class Supervisor:
         if child.returncode != 0:
             tail = log.read_text(errors="replace")[-2000:]
             raise StartError(
-                f"{name}: ended with code {child.returncode}. The end of {log}:\n{tail}"
+                f"{name}: ended with code {child.returncode}.\nThe end of {log}:\n{tail}"
             )
         return output
 

@@ -63,8 +63,7 @@ class Bus:
 def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
     with Watchdog() as watchdog:
         running = Bus(tmp_path_factory.mktemp("bus"), watchdog)
-        running.process.start()
-        assert running.process.wait_ready(), running.process.log_tail()
+        running.process.start_and_wait()
         yield running
         running.process.stop()
 
@@ -161,8 +160,7 @@ async def test_acknowledged_events_survive_sigkill(bus: Bus) -> None:
         await publish(bus, "domain-service/quest", "economy.events.kept", str(number).encode())
     bus.process.send(signal.SIGKILL)
     bus.process.wait()
-    bus.process.start()
-    assert bus.process.wait_ready(), bus.process.log_tail()
+    bus.process.start_and_wait()
     async with bus.connection("operator/ops") as client:
         stream = client.jetstream()
         last = await stream.get_last_msg("events", "economy.events.kept")
