@@ -1,0 +1,229 @@
+"""The event bus (NATS JetStream): at least once in, acknowledged only after the work is durable.
+
+Publishers name each message, so that a repeated publish within the stream's window is dropped; what
+slips through is caught by the reader's own idempotency. Readers share a durable pull consumer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.client import JetStreamContext
+
+from mesh import telemetry
+from mesh.config import TlsFiles
+from mesh.errors import Kind, MeshError, Unavailable
+from mesh.tls import client_context
+
+PUBLISH_TIMEOUT_SECONDS = 5.0
+FETCH_WAIT_SECONDS = 5.0
+# Longer than any batch takes; a reader that dies leaves its messages to others after this.
+ACK_WAIT_SECONDS = 60.0
+# A defect of ours is tried this often before the message is put aside; outages are outwaited.
+MAX_DEFECT_ATTEMPTS = 20
+_LONGEST_DELAY_SECONDS = 60.0
+_RECONNECT_EVERY_SECONDS = 0.5
+
+_log = telemetry.logger("bus")
+_FAULTS = (nats.errors.Error, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as its handler sees it; `attempt` counts from 1."""
+
+    subject: str
+    payload: bytes
+    sequence: int
+    attempt: int
+    traceparent: str | None
+
+
+# One outcome per delivery, in order: an exception, or anything else for "done, durably".
+Handle = Callable[[Sequence[Delivery]], Awaitable[Sequence[object]]]
+
+
+async def connect_bus(url: str, tls: TlsFiles, name: str, *, inbox: str = "_INBOX") -> Client:
+    """A connection that reconnects for ever; waits for as long as no server is there.
+
+    `url` may list servers, separated by commas. `inbox` is the prefix under which this identity is
+    allowed to receive replies.
+    """
+
+    async def note(error: Exception) -> None:
+        _log.warning("bus_fault", error=f"{type(error).__name__}: {error}")
+
+    return await nats.connect(
+        servers=url.split(","),
+        name=name,
+        tls=client_context(tls),
+        inbox_prefix=inbox,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=_RECONNECT_EVERY_SECONDS,
+        error_cb=note,
+    )
+
+
+async def ensure_stream(
+    client: Client,
+    name: str,
+    subjects: Sequence[str],
+    *,
+    keep: timedelta,
+    replicas: int = 1,
+) -> None:
+    """Creates or updates a stream on disk that holds its messages for `keep`.
+
+    Raises `Unavailable` if the bus does not answer.
+    """
+    config = StreamConfig(
+        name=name,
+        subjects=list(subjects),
+        storage=StorageType.FILE,
+        max_age=keep.total_seconds(),
+        num_replicas=replicas,
+    )
+    stream = client.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS)
+    try:
+        try:
+            await stream.add_stream(config)
+        except nats.js.errors.BadRequestError:  # it exists with other settings
+            await stream.update_stream(config)
+    except _FAULTS as error:
+        raise _unavailable(error) from error
+
+
+async def publish(client: Client, subject: str, payload: bytes, *, message_id: str) -> None:
+    """Returns when the stream has stored the message; the trace goes along.
+
+    Raises `Unavailable` if that is not certain: publish again with the same `message_id`.
+    """
+    headers = {"Nats-Msg-Id": message_id}
+    if (parent := telemetry.traceparent()) is not None:
+        headers["traceparent"] = parent
+    try:
+        await client.jetstream().publish(
+            subject, payload, timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers
+        )
+    except _FAULTS as error:
+        raise _unavailable(error) from error
+
+
+async def probe(client: Client) -> None:
+    """For health: raises `Unavailable` while the connection is down."""
+    if not client.is_connected:
+        raise Unavailable("The event bus is out of reach; check that it runs and where.")
+
+
+async def consume(
+    client: Client,
+    stream: str,
+    *,
+    durable: str,
+    dead_letters: str,
+    handle: Handle,
+    batch: int = 200,
+) -> None:
+    """Reads a stream for ever, in batches, together with all replicas under the same durable name.
+
+    A delivery that `handle` is done with is acknowledged. One with a transient error comes again
+    after a growing delay, and so do all if `handle` raises. One that can never be accepted (any
+    other `MeshError`) is stored under the subject `dead_letters` with its reason, then terminated;
+    a defect gets there after `MAX_DEFECT_ATTEMPTS`.
+    """
+    reader = _Reader(client, stream, dead_letters, handle)
+    config = ConsumerConfig(
+        ack_wait=ACK_WAIT_SECONDS, max_deliver=-1, max_ack_pending=max(1000, 4 * batch)
+    )
+    while True:
+        try:
+            subscription = await client.jetstream().pull_subscribe(
+                "", durable=durable, stream=stream, config=config
+            )
+            while True:
+                await reader.take(subscription, batch)
+        except _FAULTS as error:
+            _log.warning("bus_unreadable", stream=stream, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(_RECONNECT_EVERY_SECONDS)
+
+
+class _Reader:
+    def __init__(self, client: Client, stream: str, dead_letters: str, handle: Handle) -> None:
+        self._client = client
+        self._stream = stream
+        self._dead_letters = dead_letters
+        self._handle = handle
+
+    async def take(self, subscription: JetStreamContext.PullSubscription, batch: int) -> None:
+        try:
+            messages = await subscription.fetch(batch, timeout=FETCH_WAIT_SECONDS)
+        except nats.errors.TimeoutError:
+            return
+        deliveries = [_delivery(message) for message in messages]
+        try:
+            outcomes = await self._handle(deliveries)
+        except Exception as error:
+            _log.error("batch_broke", stream=self._stream, size=len(deliveries), exc_info=error)
+            outcomes = [error] * len(deliveries)
+        for message, delivery, outcome in zip(messages, deliveries, outcomes, strict=True):
+            await self._settle(message, delivery, outcome)
+
+    async def _settle(self, message: Msg, delivery: Delivery, outcome: object) -> None:
+        if not isinstance(outcome, Exception):
+            await message.ack()
+        elif _comes_again(outcome, delivery.attempt):
+            await message.nak(delay=min(_LONGEST_DELAY_SECONDS, 0.25 * 2**delivery.attempt))
+        else:
+            await self._bury(delivery, outcome)
+            await message.term()
+
+    async def _bury(self, delivery: Delivery, error: Exception) -> None:
+        reason = error.reason if isinstance(error, MeshError) else type(error).__name__
+        _log.error(
+            "delivery_buried",
+            stream=self._stream,
+            sequence=delivery.sequence,
+            reason=reason,
+            error=str(error),
+        )
+        await self._client.jetstream().publish(
+            self._dead_letters,
+            delivery.payload,
+            timeout=PUBLISH_TIMEOUT_SECONDS,
+            headers={
+                "Nats-Msg-Id": f"{self._stream}:{delivery.sequence}",
+                "subject": delivery.subject,
+                "reason": reason,
+                "error": " ".join(str(error).split())[:500],
+            },
+        )
+
+
+def _comes_again(error: Exception, attempt: int) -> bool:
+    if isinstance(error, MeshError) and error.kind is not Kind.INTERNAL:
+        return error.transient
+    return attempt < MAX_DEFECT_ATTEMPTS
+
+
+def _delivery(message: Msg) -> Delivery:
+    return Delivery(
+        subject=message.subject,
+        payload=message.data,
+        sequence=message.metadata.sequence.stream,
+        attempt=message.metadata.num_delivered or 1,
+        traceparent=(message.headers or {}).get("traceparent"),
+    )
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    return Unavailable(
+        f"The event bus did not confirm ({type(error).__name__}: {error}); try again with the "
+        "same message id."
+    )
