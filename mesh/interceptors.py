@@ -28,7 +28,6 @@ TRACEPARENT_KEY = "traceparent"
 OPEN_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
 _ADMITS_NOBODY = Policy(frozenset(), None, None, retryable=False, streaming=False)
 _LONGEST_REQUEST_ID = 128
-_QUIET = frozenset({"OK", "CANCELLED"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -147,7 +146,7 @@ class Call:
         self._started = monotonic()
         self._span: AbstractContextManager[Span]
         self.limit: asyncio.Timeout | None = None
-        self.failure: MeshError = Internal()
+        self.failure: MeshError | None = None
 
     def __enter__(self) -> Self:
         parent = request_id = None
@@ -196,10 +195,8 @@ class Call:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        failed = self._judge(error)
-        if failed is not None:
-            self.failure = failed
-        code = failed.kind.name if failed else "OK" if error is None else "CANCELLED"
+        self.failure = None if error is None else self._judge(error)
+        code = self.failure.kind.name if self.failure else "OK" if error is None else "CANCELLED"
         elapsed = monotonic() - self._started
         _duration.record(elapsed, {"rpc.method": self._path, "rpc.grpc.status": code})
         self._write_log(code, elapsed, error)
@@ -207,13 +204,13 @@ class Call:
         if self._task is not None:
             self._chassis._endless.discard(self._task)
         self._span.__exit__(kind, error, traceback)
-        return failed is not None
+        return self.failure is not None
 
     async def abort(self) -> None:
         """Answers with the status of `failure`."""
-        await self._context.abort_with_status(status.to_grpc(self.failure))
+        await self._context.abort_with_status(status.to_grpc(self.failure or Internal()))
 
-    def _judge(self, error: BaseException | None) -> MeshError | None:
+    def _judge(self, error: BaseException) -> MeshError | None:
         """What to answer for what was raised; None if there is nothing to answer."""
         if isinstance(error, MeshError):
             return error
@@ -227,13 +224,8 @@ class Call:
         return None
 
     def _write_log(self, code: str, elapsed: float, error: BaseException | None) -> None:
-        facts = {
-            "method": self._path,
-            "caller": self._caller,
-            "code": code,
-            "seconds": round(elapsed, 6),
-        }
-        if code in _QUIET:
+        facts = {"method": self._path, "caller": self._caller, "code": code, "seconds": elapsed}
+        if self.failure is None:
             _log.debug("call_served", **facts)
         elif self.failure.kind is Kind.INTERNAL:
             _log.error("call_broke", **facts, exc_info=error)

@@ -129,10 +129,11 @@ def _start_logging(service: str, level: str) -> None:
     ]
     render = structlog.processors.JSONRenderer(default=str)
     number = logging.getLevelNamesMapping()[level.upper()]
+    writer = structlog.WriteLogger(sys.stdout)  # one for all: making one takes a lock
     structlog.configure(
         processors=[*shared, render, redact_text],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=lambda *_: writer,
     )
     # Libraries log through the standard library; their lines leave in the same shape.
     handler = logging.StreamHandler(sys.stdout)
