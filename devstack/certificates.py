@@ -8,15 +8,16 @@ lies beside the certificates.
 
 import datetime
 import ipaddress
-import os
 import re
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from devstack.files import write
 from mesh.config import TlsFiles
 from mesh.identity import TRUST_DOMAIN
 
@@ -51,7 +52,6 @@ class Authority:
             raise ValueError(f"'{identity}' is no identity: write <role>/<name>, as in bff/bff")
         ca_cert, ca_key = self._authority()
         folder = self.folder / role
-        folder.mkdir(exist_ok=True)
         files = TlsFiles(
             cert=folder / f"{name}.pem", key=folder / f"{name}.key", ca=self._cert_file
         )
@@ -59,7 +59,7 @@ class Authority:
             key = ec.generate_private_key(ec.SECP256R1())
             certificate = _leaf(identity, key.public_key(), ca_cert, ca_key)
             _write_key(files.key, key)
-            _write(files.cert, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+            write(files.cert, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
         return files
 
     def identities(self) -> list[str]:
@@ -69,18 +69,13 @@ class Authority:
     def _authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         if self._cert_file.exists() and self._key_file.exists():
             certificate = x509.load_pem_x509_certificate(self._cert_file.read_bytes())
-            key = serialization.load_pem_private_key(self._key_file.read_bytes(), password=None)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise ValueError(
-                    f"{self._key_file} is not ours: remove {self.folder} to start anew"
-                )
-            if certificate.not_valid_after_utc - LIFE > _now():
+            key = _load_key(self._key_file)
+            if _belongs(key, certificate) and certificate.not_valid_after_utc - LIFE > _now():
                 return certificate, key
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _root(key)
         _write_key(self._key_file, key)
-        _write(self._cert_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        write(self._cert_file, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
         return certificate, key
 
 
@@ -96,9 +91,21 @@ def _usable(files: TlsFiles, ca_cert: x509.Certificate) -> bool:
         return False
     try:
         certificate.verify_directly_issued_by(ca_cert)
-    except Exception:
+    except (ValueError, TypeError, InvalidSignature):
         return False  # an older authority's
-    return True
+    return _belongs(_load_key(files.key), certificate)
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{path} is no key of ours; remove {path.parent} to start anew.")
+    return key
+
+
+def _belongs(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> bool:
+    """Whether the two are a pair: we may have been killed between writing one and the other."""
+    return key.public_key() == certificate.public_key()
 
 
 def _builder(common_name: str, life: datetime.timedelta) -> x509.CertificateBuilder:
@@ -179,13 +186,4 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(path, pem, 0o600)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write beside and rename: a reader sees the old file or the new one, never half of it."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    fresh.replace(path)
+    write(path, pem)

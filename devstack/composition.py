@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from devstack.certificates import Authority
+from devstack.files import secret
 from devstack.health import serving
 from devstack.nats import NatsServer
 from devstack.ports import LOOPBACK, answers
 from devstack.postgres import Cluster
 from devstack.process import Spec
-from devstack.secret_files import secret
 from devstack.supervisor import Step, Supervisor
 
 ROOT = Path(__file__).parents[1]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack.certificates import spiffe_id
+from devstack.files import write
 from devstack.ports import LOOPBACK
 from devstack.process import Spec
 from mesh.config import TlsFiles
@@ -43,7 +44,6 @@ class NatsServer:
 
     def configure(self, identities: Iterable[str]) -> None:
         """Write the configuration that lets these identities in."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         content = {
             "server_name": "devstack",
             "listen": f"{LOOPBACK}:{self.port}",
@@ -67,9 +67,7 @@ class NatsServer:
                 ]
             },
         }
-        fresh = self.config.with_suffix(".new")
-        fresh.write_text(json.dumps(content, indent=2) + "\n")  # JSON is valid NATS configuration
-        fresh.replace(self.config)
+        write(self.config, json.dumps(content, indent=2) + "\n")  # JSON is valid NATS configuration
 
     def spec(self, name: str, *, prepare: Callable[[], None] = lambda: None) -> Spec:
         """The server as a process to run."""

@@ -5,6 +5,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from devstack.files import write
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -50,7 +52,7 @@ def choose_ports(standard: Mapping[str, int], memory: Path) -> dict[str, int]:
         chosen[name] = next(
             (port for port in candidates if port not in taken and is_free(port)), 0
         ) or _unused(taken | set(standard.values()))
-    memory.write_text(json.dumps(chosen, indent=2) + "\n")
+    write(memory, json.dumps(chosen, indent=2) + "\n")
     return chosen
 
 

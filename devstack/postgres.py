@@ -8,8 +8,10 @@ the permissions of the state folder's path do not matter) and wants a password f
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +24,9 @@ import psycopg
 from psycopg import sql
 
 from devstack import confinement
+from devstack.files import secret
 from devstack.ports import LOOPBACK
 from devstack.process import Process, Spec, StartError
-from devstack.secret_files import secret
 from devstack.watchdog import Watchdog
 
 SUPERUSER = "postgres"
@@ -85,7 +87,7 @@ class Cluster:
 
         Raises StartError when initdb fails.
         """
-        if not (self.data / "PG_VERSION").exists():
+        if not self.data.exists():
             self._initdb()
         self.way.own(self.data)
         self._clear_away()
@@ -206,21 +208,24 @@ class Cluster:
         )
 
     def _initdb(self) -> None:
+        """Made beside and renamed: killed half-way, it leaves nothing that looks like a cluster."""
+        for unfinished in self.folder.glob("initdb-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        fresh = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.folder))
+        self.way.own(fresh)
         self.password(SUPERUSER)
-        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.way.own(self.data)
         result = subprocess.run(
             [
-                *(*self.way.prefix, _binary("initdb"), "-D", str(self.data)),
+                *(*self.way.prefix, _binary("initdb"), "-D", str(fresh)),
                 *("-U", SUPERUSER, f"--pwfile={self.folder / f'{SUPERUSER}.password'}"),
                 *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-instructions"),
             ],
             capture_output=True,
             text=True,
-            cwd="/",
         )
         if result.returncode != 0:
-            raise StartError(f"initdb in {self.data} failed:\n{result.stderr}")
+            raise StartError(f"initdb in {self.folder} failed:\n{result.stderr}")
+        fresh.rename(self.data)
 
     def _clear_away(self) -> None:
         """End what a killed postmaster left behind, and forget that it ran (Linux only).

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from devstack.files import write
+
 
 class StackRunningError(RuntimeError):
     """Another stack uses the state folder."""
@@ -34,9 +36,7 @@ class StateFolder:
 
     def publish(self, status: dict[str, Any]) -> None:
         """Let `python -m devstack status` see this."""
-        fresh = self.path / "status.json.new"
-        fresh.write_text(json.dumps(status, indent=2) + "\n")
-        fresh.replace(self.path / "status.json")
+        write(self.path / "status.json", json.dumps(status, indent=2) + "\n")
 
 
 @contextmanager
