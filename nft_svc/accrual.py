@@ -1,0 +1,172 @@
+"""What a batch of rewards does to the people it rewards: the decision, apart from I/O. Pure.
+
+Rewards are applied one after another to standings that the caller has locked; the result is that
+of applying each in a transaction of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from nft_svc.audit import AuditEntry, Origin
+from nft_svc.definitions import NftType, TypeState
+from nft_svc.errors import NftTypeArchived, UnknownCounter, UnknownNftType
+from nft_svc.metadata import item_content
+from nft_svc.mints import Mint
+from nft_svc.progress import Progress, advance
+
+Holder = tuple[str, str]
+"""A user and the code of a type: what progress belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A validated reward; `increment` is above zero."""
+
+    user_id: str
+    nft_type: str
+    counter: str
+    increment: int
+    reference: str
+    origin: Origin
+
+    @property
+    def holder(self) -> Holder:
+        """Whose progress towards what it raises."""
+        return self.user_id, self.nft_type
+
+
+@dataclass(frozen=True, slots=True)
+class RewardOutcome:
+    """What one reward changed, as in the contract."""
+
+    counter_value: int
+    nft_id: str | None
+    level: int
+    level_raised: bool
+    mint_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A holder's progress, instance, and whether that has a mint that is alive or done."""
+
+    progress: Progress
+    nft_id: str | None = None
+    minted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance to create or to bring to a level of its type."""
+
+    nft_id: str
+    user_id: str
+    nft_type: NftType
+    level: int
+
+
+def admit(types: Mapping[str, NftType], reward: Reward) -> None:
+    """Raises `UnknownNftType`, `NftTypeArchived` or `UnknownCounter` for a reward without aim."""
+    nft_type = types.get(reward.nft_type)
+    if nft_type is None:
+        raise UnknownNftType(field="nft_type", nft_type=reward.nft_type)
+    if nft_type.state is TypeState.ARCHIVED:
+        raise NftTypeArchived(field="nft_type", nft_type=nft_type.code)
+    if reward.counter not in nft_type.counters:
+        raise UnknownCounter(
+            f"Type {nft_type.code} has no counter {reward.counter}; "
+            f"it has {', '.join(nft_type.counters)}.",
+            field="counter",
+            nft_type=nft_type.code,
+            counter=reward.counter,
+        )
+
+
+class Accrual:
+    """Applies admitted rewards to locked standings and gathers what is to be written.
+
+    `changed` holds the new standings, `created` and `raised` the instances by id, `mints` the mints
+    to queue, each with the origin of the reward that queued it, and `audit` a line per reward.
+    """
+
+    def __init__(
+        self,
+        types: Mapping[str, NftType],
+        standings: Mapping[Holder, Standing],
+        now: datetime,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._types = types
+        self._standings = standings
+        self._now = now
+        self._new_id = new_id
+        self.changed: dict[Holder, Standing] = {}
+        self.created: dict[str, Instance] = {}
+        self.raised: dict[str, Instance] = {}
+        self.mints: list[tuple[Mint, Origin]] = []
+        self.audit: list[AuditEntry] = []
+
+    def apply(self, reward: Reward) -> RewardOutcome:
+        """Applies one reward; raises `CounterOverflow`, and then changes nothing."""
+        before = self.changed.get(reward.holder) or self._standings[reward.holder]
+        nft_type = self._types[reward.nft_type]
+        progress = advance(before.progress, nft_type, reward.counter, reward.increment)
+        after = replace(before, progress=progress)
+        mint = None
+        if raised := progress.level > before.progress.level:
+            after = self._bring_to_level(after, nft_type, reward)
+            passed = nft_type.auto_mints(above=before.progress.level, upto=progress.level)
+            if passed and not after.minted:
+                mint = self._queue_mint(after, nft_type, reward)
+                after = replace(after, minted=True)
+        self.changed[reward.holder] = after
+        outcome = RewardOutcome(
+            counter_value=progress.counters[reward.counter],
+            nft_id=after.nft_id,
+            level=progress.level,
+            level_raised=raised,
+            mint_id=mint.mint_id if mint else None,
+        )
+        self.audit.append(_entry(reward, before, outcome))
+        return outcome
+
+    def _bring_to_level(self, standing: Standing, nft_type: NftType, reward: Reward) -> Standing:
+        nft_id = standing.nft_id or self._new_id()
+        instance = Instance(nft_id, reward.user_id, nft_type, standing.progress.level)
+        is_new = standing.nft_id is None or nft_id in self.created
+        (self.created if is_new else self.raised)[nft_id] = instance
+        return replace(standing, nft_id=nft_id)
+
+    def _queue_mint(self, standing: Standing, nft_type: NftType, reward: Reward) -> Mint:
+        mint = Mint(
+            mint_id=self._new_id(),
+            nft_id=standing.nft_id or "",
+            user_id=reward.user_id,
+            nft_type=nft_type.code,
+            content=item_content(nft_type, nft_type.levels[standing.progress.level - 1]),
+            create_time=self._now,
+            update_time=self._now,
+        )
+        self.mints.append((mint, reward.origin))
+        return mint
+
+
+def _entry(reward: Reward, before: Standing, outcome: RewardOutcome) -> AuditEntry:
+    was = before.progress
+    after = {"counter": reward.counter, "value": outcome.counter_value, "level": outcome.level}
+    if outcome.mint_id:
+        after["mint_id"] = outcome.mint_id
+    return AuditEntry(
+        origin=reward.origin,
+        action="reward.apply",
+        subject=f"progress/{reward.nft_type}",
+        user_id=reward.user_id,
+        before={
+            "counter": reward.counter,
+            "value": was.counters.get(reward.counter, 0),
+            "level": was.level,
+        },
+        after=after,
+        reference=reward.reference,
+    )

@@ -1,0 +1,41 @@
+"""Settings of the NFT service: NFT_LISTEN, NFT_DATABASE_URL, …, and those below."""
+
+from datetime import timedelta
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from mesh.config import ServiceSettings
+from nft_svc.fanout import FeedLimits
+
+
+class NftSettings(ServiceSettings):
+    """The environment variables that begin with NFT_."""
+
+    model_config = SettingsConfigDict(**{**ServiceSettings.model_config, "env_prefix": "NFT_"})
+
+    gateway_address: str = Field(
+        description="host:port of the Chain Gateway, or a list host:port,host:port"
+    )
+    max_streams: int = Field(
+        default=1_000, gt=0, description="watchers per process before the oldest is closed"
+    )
+    max_streams_per_user: int = Field(
+        default=3, gt=0, description="watchers per user before the oldest is closed"
+    )
+    checkpoint_seconds: float = Field(
+        default=5, gt=0, description="longest silence on a stream of WatchMintStatus"
+    )
+    feed_retention_hours: float = Field(
+        default=168, gt=0, description="hours after which changes leave the feed"
+    )
+
+    @property
+    def feed_limits(self) -> FeedLimits:
+        """What watchers may cost."""
+        return FeedLimits(
+            streams=self.max_streams,
+            streams_per_user=self.max_streams_per_user,
+            checkpoint=timedelta(seconds=self.checkpoint_seconds),
+            retention=timedelta(hours=self.feed_retention_hours),
+        )

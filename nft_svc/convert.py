@@ -1,0 +1,273 @@
+"""Proto ⇄ domain; pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from go2asia.gateway.v1 import minting_pb2
+from go2asia.nft.v1 import callbacks_pb2, catalog_pb2, nft_pb2, rewards_pb2
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+
+from nft_svc.accrual import Reward, RewardOutcome
+from nft_svc.audit import Origin
+from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
+from nft_svc.metadata import ItemContent
+from nft_svc.mints import Change, Location, Mint, MintState, Report
+from nft_svc.progress import Progress
+from nft_svc.resume import Target, TargetKind
+
+_MINT_STATES = {
+    number: MintState(name.removeprefix("MINT_STATE_"))
+    for name, number in nft_pb2.MintState.items()
+    if number
+}
+_OPERATION_STATES = {
+    number: MintState(name.removeprefix("OPERATION_STATE_"))
+    for name, number in minting_pb2.OperationState.items()
+    if number
+}
+_MINT_STATE_NUMBERS = {state: number for number, state in _MINT_STATES.items()}
+
+
+def reward(message: rewards_pb2.ApplyRewardRequest, origin: Origin) -> Reward:
+    """The reward that a request asks for."""
+    return Reward(
+        user_id=message.user_id,
+        nft_type=message.nft_type,
+        counter=message.counter,
+        increment=message.increment,
+        reference=message.reference,
+        origin=origin,
+    )
+
+
+def reward_outcome(outcome: RewardOutcome) -> rewards_pb2.RewardOutcome:
+    """A reward's outcome on the wire."""
+    return rewards_pb2.RewardOutcome(
+        counter_value=outcome.counter_value,
+        nft_id=outcome.nft_id or "",
+        level=outcome.level,
+        level_raised=outcome.level_raised,
+        mint_id=outcome.mint_id or "",
+    )
+
+
+def nft_type(message: catalog_pb2.NftType) -> NftType:
+    """A type as its author wrote it: version 1, active."""
+    schema = message.HasField("metadata_schema")
+    policy = message.onchain_policy or catalog_pb2.ONCHAIN_POLICY_NONE
+    standard = message.token_standard or catalog_pb2.TOKEN_STANDARD_NFT
+    return NftType(
+        code=message.code,
+        display_name=message.display_name,
+        description=message.description,
+        counters=tuple(message.counters),
+        metadata_schema=struct_dict(message.metadata_schema) if schema else None,
+        image=message.image,
+        onchain_policy=OnchainPolicy(
+            catalog_pb2.OnchainPolicy.Name(policy).removeprefix("ONCHAIN_POLICY_")
+        ),
+        token_standard=TokenStandard(
+            catalog_pb2.TokenStandard.Name(standard).removeprefix("TOKEN_STANDARD_")
+        ),
+        levels=tuple(_level_rule(level) for level in message.levels),
+    )
+
+
+def nft_type_message(known: NftType) -> catalog_pb2.NftType:
+    """A type on the wire."""
+    return catalog_pb2.NftType(
+        code=known.code,
+        etag=known.etag,
+        version=known.version,
+        state=catalog_pb2.NftType.State.Value(f"STATE_{known.state}"),
+        display_name=known.display_name,
+        description=known.description,
+        counters=known.counters,
+        metadata_schema=None if known.metadata_schema is None else struct(known.metadata_schema),
+        image=known.image,
+        onchain_policy=catalog_pb2.OnchainPolicy.Value(f"ONCHAIN_POLICY_{known.onchain_policy}"),
+        token_standard=catalog_pb2.TokenStandard.Value(f"TOKEN_STANDARD_{known.token_standard}"),
+        levels=[
+            catalog_pb2.LevelRule(
+                level=rule.level,
+                thresholds=rule.thresholds,
+                metadata=struct(rule.metadata),
+                auto_mint_onchain=rule.auto_mint_onchain,
+            )
+            for rule in known.levels
+        ],
+    )
+
+
+def progress(user_id: str, code: str, known: Progress) -> nft_pb2.Progress:
+    """Progress on the wire."""
+    return nft_pb2.Progress(
+        user_id=user_id, nft_type=code, counters=known.counters, level=known.level
+    )
+
+
+def nft(row: Mapping[Any, Any]) -> nft_pb2.Nft:
+    """An instance, as `store.reads` returns it, on the wire."""
+    message = nft_pb2.Nft(
+        nft_id=row["nft_id"],
+        user_id=row["user_id"],
+        nft_type=row["nft_type"],
+        level=row["level"],
+        metadata=struct(row["metadata"]),
+        mint_id=row["mint_id"] or "",
+    )
+    if row["mint_state"]:
+        message.mint_state = _MINT_STATE_NUMBERS[MintState(row["mint_state"])]
+    message.create_time.FromDatetime(row["create_time"])
+    message.update_time.FromDatetime(row["update_time"])
+    return message
+
+
+def mint(known: Mint) -> nft_pb2.Mint:
+    """A mint on the wire."""
+    message = nft_pb2.Mint(
+        mint_id=known.mint_id,
+        nft_id=known.nft_id,
+        user_id=known.user_id,
+        nft_type=known.nft_type,
+        state=_MINT_STATE_NUMBERS[known.state],
+        version=known.version,
+        content=nft_pb2.ItemContent(
+            name=known.content.name,
+            description=known.content.description,
+            image=known.content.image,
+            attributes=[
+                nft_pb2.ItemAttribute(trait_type=trait, value=value)
+                for trait, value in known.content.attributes
+            ],
+        ),
+        operation_id=known.operation_id or "",
+        failure_reason=known.failure_reason,
+        retryable=known.retryable,
+    )
+    if known.location is not None:
+        message.location.collection_address = known.location.collection_address
+        message.location.item_index = known.location.item_index
+        message.location.item_address = known.location.item_address
+        message.location.owner_address = known.location.owner_address
+    message.create_time.FromDatetime(known.create_time)
+    message.update_time.FromDatetime(known.update_time)
+    return message
+
+
+def mint_state(number: nft_pb2.MintState.ValueType) -> MintState | None:
+    """A state named in a request; None if unspecified."""
+    return _MINT_STATES.get(number)
+
+
+def change(known: Change) -> nft_pb2.MintChange:
+    """A change of a mint on the wire and in the feed."""
+    return nft_pb2.MintChange(
+        mint=mint(known.mint),
+        previous_state=_MINT_STATE_NUMBERS[known.previous]
+        if known.previous
+        else nft_pb2.MINT_STATE_UNSPECIFIED,
+        rollback=known.rollback,
+    )
+
+
+def mint_order(content: ItemContent, mint_id: str, user_id: str) -> minting_pb2.MintOrder:
+    """What the Gateway is asked for; the mint's id is the order's idempotency key."""
+    return minting_pb2.MintOrder(
+        request_id=mint_id,
+        mint_id=mint_id,
+        user_id=user_id,
+        content=minting_pb2.Content(
+            name=content.name,
+            description=content.description,
+            image=content.image,
+            attributes=[
+                minting_pb2.Attribute(trait_type=trait, value=value)
+                for trait, value in content.attributes
+            ],
+        ),
+    )
+
+
+def report(message: callbacks_pb2.MintReport) -> Report:
+    """A report of the Gateway."""
+    place = message.location
+    return Report(
+        mint_id=message.mint_id.lower(),
+        operation_id=message.operation_id.lower(),
+        version=message.version,
+        state=_MINT_STATES[message.state],
+        location=Location(
+            place.collection_address, place.item_index, place.item_address, place.owner_address
+        )
+        if message.HasField("location")
+        else None,
+        failure_reason=message.failure_reason,
+        retryable=message.retryable,
+    )
+
+
+def operation_report(operation: minting_pb2.Operation) -> Report:
+    """The Gateway's answer to an order, read as a report."""
+    return Report(
+        mint_id=operation.mint_id,
+        operation_id=operation.operation_id,
+        version=operation.version,
+        state=_OPERATION_STATES[operation.state],
+        location=Location(
+            operation.collection_address,
+            operation.item_index,
+            operation.item_address,
+            operation.owner_address,
+        )
+        if operation.item_address
+        else None,
+        failure_reason=operation.failure_reason,
+        retryable=operation.retryable,
+    )
+
+
+def target(message: nft_pb2.WatchMintStatusRequest) -> Target:
+    """What a stream watches."""
+    match message.WhichOneof("target"):
+        case "mint_id":
+            return Target(TargetKind.MINT, message.mint_id.lower())
+        case "nft_id":
+            return Target(TargetKind.NFT, message.nft_id.lower())
+        case _:
+            return Target(TargetKind.USER, message.user_id)
+
+
+def struct(values: Mapping[str, Any]) -> Struct:
+    """A JSON object as a Struct."""
+    message = Struct()
+    message.update(values)
+    return message
+
+
+def struct_dict(message: Struct) -> dict[str, Any]:
+    """A Struct as a JSON object; whole numbers, which a Struct holds as doubles, become ints."""
+    plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
+    return plain
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _whole(inner) for key, inner in value.items()}
+        case list():
+            return [_whole(inner) for inner in value]
+        case float() if value.is_integer() and abs(value) < 2**53:
+            return int(value)
+        case _:
+            return value
+
+
+def _level_rule(message: catalog_pb2.LevelRule) -> LevelRule:
+    return LevelRule(
+        level=message.level,
+        thresholds=dict(message.thresholds),
+        metadata=struct_dict(message.metadata),
+        auto_mint_onchain=message.auto_mint_onchain,
+    )

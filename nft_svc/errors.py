@@ -1,0 +1,126 @@
+"""The NFT service's failures; reasons as in `go2asia.nft.v1.ErrorReason`."""
+
+from typing import ClassVar
+
+from mesh.errors import Kind, MeshError
+
+
+class NftError(MeshError):
+    """The NFT service refused the request; see the reason.
+
+    Base of this service's failures.
+    """
+
+    domain: ClassVar[str] = "nft.go2asia"
+
+
+class UnknownNftType(NftError):
+    """No type has this code; create it, or correct the code."""
+
+    kind = Kind.NOT_FOUND
+    reason = "UNKNOWN_NFT_TYPE"
+
+
+class UnknownCounter(NftError):
+    """The type has no such counter; add it to the type, or correct its name."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "UNKNOWN_COUNTER"
+
+
+class NftTypeExists(NftError):
+    """A type of this code exists; update it, or choose another code."""
+
+    kind = Kind.ALREADY_EXISTS
+    reason = "NFT_TYPE_EXISTS"
+
+
+class NftTypeArchived(NftError):
+    """The type is archived and takes no more rewards; name an active one."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "NFT_TYPE_ARCHIVED"
+
+
+class EtagMismatch(NftError):
+    """The etag is not the current one; read the type again and repeat your change on it."""
+
+    kind = Kind.ABORTED
+    reason = "ETAG_MISMATCH"
+
+
+class InvalidLevels(NftError):
+    """Levels have gaps, fall, or name unknown counters; correct the level."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_LEVELS"
+
+
+class InvalidMetadataSchema(NftError):
+    """The metadata schema is no valid JSON Schema (2020-12); correct it at the path."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "INVALID_METADATA_SCHEMA"
+
+
+class MetadataMismatch(NftError):
+    """A level's metadata breaks the type's schema or the limits of item content; correct it."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "METADATA_MISMATCH"
+
+
+class CounterOverflow(NftError):
+    """The counter would leave the range of int64; nothing more can be added to it."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "COUNTER_OVERFLOW"
+
+
+class NftNotFound(NftError):
+    """No instance has this id; check the id."""
+
+    kind = Kind.NOT_FOUND
+    reason = "NFT_NOT_FOUND"
+
+
+class MintNotFound(NftError):
+    """No mint has this id; check the id."""
+
+    kind = Kind.NOT_FOUND
+    reason = "MINT_NOT_FOUND"
+
+
+class ResumeTokenInvalid(NftError):
+    """The resume token is malformed or belongs to another target; open a stream without one."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "RESUME_TOKEN_INVALID"
+
+
+class ResumeTokenExpired(NftError):
+    """The resume token is older than the feed reaches; open a stream without one."""
+
+    kind = Kind.OUT_OF_RANGE
+    reason = "RESUME_TOKEN_EXPIRED"
+
+
+class StreamEvicted(NftError):
+    """A newer stream took this one's place; do not reopen it, or the two will chase each other."""
+
+    kind = Kind.RESOURCE_EXHAUSTED
+    reason = "STREAM_EVICTED"
+
+
+class ReaderTooSlow(NftError):
+    """This reader is too slow for the feed; resume with the last token."""
+
+    kind = Kind.RESOURCE_EXHAUSTED
+    reason = "READER_TOO_SLOW"
+
+
+class Draining(NftError):
+    """This replica is shutting down; resume on another one with the last token."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "DRAINING"

@@ -1,0 +1,156 @@
+"""Hands changes to the streams that watch them, within limits; in memory, on one event loop.
+
+A stream holds a bounded queue. Whoever reads too slowly loses the stream instead of growing it, and
+whoever opens too many loses the oldest.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from go2asia.nft.v1 import nft_pb2
+
+from mesh.errors import MeshError
+from nft_svc.errors import Draining, ReaderTooSlow, StreamEvicted
+from nft_svc.resume import Target
+
+# A closed stream whose last message is still stuck in flow control is cut off after this long.
+CUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLimits:
+    """What watchers may cost: `queue` is in changes per stream."""
+
+    streams: int = 1_000
+    streams_per_user: int = 3
+    queue: int = 256
+    checkpoint: timedelta = timedelta(seconds=5)
+    retention: timedelta = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change at its position, as it goes to every stream of one target."""
+
+    position: int
+    message: nft_pb2.WatchMintStatusResponse
+
+
+class Stream:
+    """One watcher's queue; made by `Fanout.open` in the task that serves it."""
+
+    __slots__ = ("_arrived", "_capacity", "_failure", "_pending", "_task", "target", "user_id")
+
+    def __init__(self, target: Target, user_id: str, capacity: int) -> None:
+        self.target = target
+        self.user_id = user_id
+        self._capacity = capacity
+        self._pending: deque[Update] = deque()
+        self._arrived = asyncio.Event()
+        self._failure: MeshError | None = None
+        self._task = asyncio.current_task()
+
+    def offer(self, update: Update) -> None:
+        """Queues an update; a full queue closes the stream with `ReaderTooSlow`."""
+        if len(self._pending) >= self._capacity:
+            self.close(ReaderTooSlow())
+        elif self._failure is None:
+            self._pending.append(update)
+            self._arrived.set()
+
+    async def take(self, seconds: float) -> Update | None:
+        """The next update, or None if none comes in time; raises what the stream was closed with.
+
+        None also says that at this moment nothing is queued.
+        """
+        if not self._pending and self._failure is None:
+            self._arrived.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self._pending.popleft() if self._pending else None
+
+    def close(self, reason: MeshError) -> None:
+        """Ends the stream with `reason`, dropping what is queued: its reader can resume."""
+        if self._failure is not None:
+            return
+        self._failure = reason
+        self._pending.clear()
+        self._arrived.set()
+        asyncio.get_running_loop().call_later(CUT_SECONDS, self._cut)
+
+    def released(self) -> None:
+        """Says that the task has moved on, so there is nothing to cut."""
+        self._task = None
+
+    def _cut(self) -> None:
+        # A reader that reads nothing at all holds its task inside a write, deaf to the failure.
+        if self._task is not None:
+            self._task.cancel()
+
+
+class Fanout:
+    """The open streams of this process, by target and by age."""
+
+    def __init__(self, limits: FeedLimits) -> None:
+        self._limits = limits
+        self._by_age: OrderedDict[Stream, None] = OrderedDict()
+        self._by_user: dict[str, OrderedDict[Stream, None]] = {}
+        self._by_target: dict[Target, set[Stream]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_age)
+
+    def open(self, target: Target, user_id: str) -> Stream:
+        """A new stream; makes room by closing the oldest, of the user or of all."""
+        of_user = self._by_user.get(user_id, OrderedDict())
+        if len(of_user) >= self._limits.streams_per_user:
+            self._evict(next(iter(of_user)), self._limits.streams_per_user)
+        if len(self._by_age) >= self._limits.streams:
+            self._evict(next(iter(self._by_age)), self._limits.streams)
+        stream = Stream(target, user_id, self._limits.queue)
+        self._by_age[stream] = None
+        self._by_user.setdefault(user_id, OrderedDict())[stream] = None
+        self._by_target.setdefault(target, set()).add(stream)
+        return stream
+
+    def release(self, stream: Stream) -> None:
+        """Says that nobody reads the stream any more."""
+        stream.released()
+        self._forget(stream)
+
+    def publish(self, targets: Sequence[Target], build: Callable[[Target], Update]) -> None:
+        """Offers a change to the streams of `targets`, built once for each that has any."""
+        for target in targets:
+            if streams := self._by_target.get(target):
+                update = build(target)
+                for stream in streams:
+                    stream.offer(update)
+
+    def drain(self) -> None:
+        """Closes all streams with `Draining`."""
+        for stream in list(self._by_age):
+            stream.close(Draining())
+            self._forget(stream)
+
+    def _evict(self, stream: Stream, limit: int) -> None:
+        stream.close(StreamEvicted(limit=str(limit)))
+        self._forget(stream)
+
+    def _forget(self, stream: Stream) -> None:
+        if stream not in self._by_age:
+            return
+        del self._by_age[stream]
+        of_user, of_target = self._by_user[stream.user_id], self._by_target[stream.target]
+        del of_user[stream]
+        of_target.discard(stream)
+        if not of_user:
+            del self._by_user[stream.user_id]
+        if not of_target:
+            del self._by_target[stream.target]

@@ -1,0 +1,253 @@
+"""WatchMintStatus: a snapshot, then every change in commit order, and checkpoints; resumable.
+
+One reader per process follows the table and fans out. A stream is registered before its snapshot is
+taken, and drops what the snapshot already holds, so between the two nothing is lost or told twice.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import Self
+
+from go2asia.nft.v1 import nft_pb2
+
+from mesh.db import Connection, Database
+from mesh.errors import MeshError, Unavailable
+from mesh.notify import Notifications, notify
+from mesh.telemetry import logger, meter
+from nft_svc import convert
+from nft_svc.errors import MintNotFound, NftNotFound, ResumeTokenExpired, ResumeTokenInvalid
+from nft_svc.fanout import Fanout, FeedLimits, Stream, Update
+from nft_svc.mints import Change
+from nft_svc.resume import ResumeTokens, Target, TargetKind
+from nft_svc.store import feed as store
+
+MAX_SNAPSHOT = 1_000
+PAGE = 500
+POLL_SECONDS = 1.0
+TRIM_SECONDS = 600.0
+TRIM_PAGE = 10_000
+Message = nft_pb2.WatchMintStatusResponse
+Opening = AsyncIterator[tuple[int, Message]]
+"""What a stream begins with: messages, each with the position it brings the reader to."""
+
+_log = logger("nft.feed")
+_delivered = meter.create_counter(
+    "nft.feed.changes", unit="{change}", description="Changes read from the feed by this process."
+)
+
+
+def entry(change: Change) -> store.Entry:
+    """A change as the feed stores it: serialised once, for all who will ever watch it."""
+    mint = change.mint
+    payload = convert.change(change).SerializeToString()
+    return store.Entry(mint.mint_id, mint.nft_id, mint.user_id, payload)
+
+
+class Feed:
+    """Follows the feed and serves streams; an async context manager.
+
+    `url` is for the connection that listens. The database may come up later than the service; until
+    then streams are refused as `Unavailable`.
+    """
+
+    def __init__(self, database: Database, url: str, limits: FeedLimits) -> None:
+        self._database = database
+        self._limits = limits
+        self._fanout = Fanout(limits)
+        self._notifications = Notifications(url, store.CHANNEL)
+        self._tokens: ResumeTokens | None = None
+        self._position = 0
+        self._written = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._notifications.__aenter__()
+        for work in (self._follow, self._announce, self._trim):
+            self._tasks.append(asyncio.create_task(work(), name=f"feed {work.__name__}"))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._fanout.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._notifications.__aexit__(kind, error, trace)
+
+    def announce(self) -> None:
+        """Says that changes were committed: soon one NOTIFY wakes the readers of all replicas."""
+        self._written.set()
+
+    async def watch(self, target: Target, resume_token: str) -> AsyncIterator[Message]:
+        """The stream of one watcher, until it hangs up or is closed.
+
+        Raises `MintNotFound`, `NftNotFound`, `ResumeTokenInvalid` and `ResumeTokenExpired` at the
+        start, `StreamEvicted`, `ReaderTooSlow` and `Draining` at any time.
+        """
+        tokens = self._tokens
+        if tokens is None:
+            raise Unavailable("The feed is not read yet; try again on this or another replica.")
+        position = tokens.open(target, resume_token) if resume_token else None
+        stream = self._fanout.open(target, await self._owner(target))
+        try:
+            async for message in self._messages(tokens, stream, position):
+                yield message
+        finally:
+            self._fanout.release(stream)
+
+    async def _messages(
+        self, tokens: ResumeTokens, stream: Stream, position: int | None
+    ) -> AsyncIterator[Message]:
+        target = stream.target
+        opening = (
+            self._snapshot(tokens, target)
+            if position is None
+            else self._missed(tokens, target, position)
+        )
+        reached = 0
+        async for reached, message in opening:  # noqa: B007 - the last one is used below
+            yield message
+        async for message in self._live(tokens, stream, reached):
+            yield message
+
+    async def _snapshot(self, tokens: ResumeTokens, target: Target) -> Opening:
+        async with self._reading() as connection:
+            position = (await store.extent(connection)).head
+            mints = await store.snapshot(connection, target, MAX_SNAPSHOT)
+        snapshot = nft_pb2.MintSnapshot(mints=[convert.mint(mint) for mint in mints])
+        yield position, Message(snapshot=snapshot, resume_token=tokens.issue(target, position))
+
+    async def _missed(self, tokens: ResumeTokens, target: Target, position: int) -> Opening:
+        more = True
+        while more:
+            async with self._reading() as connection:
+                extent = await store.extent(connection)
+                _check_within(extent, position)
+                page = await store.read_target(connection, target, position, PAGE)
+            for change in page:
+                position = change.position
+                yield position, _change_message(tokens, target, change)
+            more = len(page) == PAGE
+        yield extent.head, self._checkpoint(tokens, target, extent.head)
+
+    async def _live(
+        self, tokens: ResumeTokens, stream: Stream, position: int
+    ) -> AsyncIterator[Message]:
+        longest = self._limits.checkpoint.total_seconds()
+        while True:
+            # Jittered, and early enough to arrive within the time that a checkpoint promises.
+            update = await stream.take(longest * random.uniform(0.7, 0.9))
+            if update is None:
+                # Nothing is queued, so all that this process has read has been sent.
+                position = max(position, self._position)
+                yield self._checkpoint(tokens, stream.target, position)
+            elif update.position > position:
+                position = update.position
+                yield update.message
+
+    def _checkpoint(self, tokens: ResumeTokens, target: Target, position: int) -> Message:
+        message = Message(resume_token=tokens.issue(target, position))
+        message.checkpoint.next_within.FromTimedelta(self._limits.checkpoint)
+        return message
+
+    def _reading(self) -> AbstractAsyncContextManager[Connection]:
+        """Snapshot and head must come from one view of the database."""
+        return self._database.transaction(read_only=True, isolation="REPEATABLE READ")
+
+    async def _owner(self, target: Target) -> str:
+        async with self._database.transaction(read_only=True) as connection:
+            user_id = await store.owner(connection, target)
+        if user_id is None:
+            if target.kind is TargetKind.MINT:
+                raise MintNotFound(field="mint_id", mint_id=target.id)
+            raise NftNotFound(field="nft_id", nft_id=target.id)
+        return user_id
+
+    async def _follow(self) -> None:
+        """Reads the feed as it grows; the only reader of this process."""
+        while True:
+            more = False
+            try:
+                more = await self._advance() if self._tokens else await self._begin()
+            except MeshError as error:
+                _log.warning("feed.read_failed", error=error.message)
+            except Exception:
+                _log.exception("feed.read_failed")
+            if not more:
+                await self._notifications.wait(POLL_SECONDS)
+
+    async def _begin(self) -> bool:
+        async with self._reading() as connection:
+            self._position = (await store.extent(connection)).head
+            self._tokens = ResumeTokens(await store.epoch(connection))
+        return True
+
+    async def _advance(self) -> bool:
+        async with self._database.transaction(read_only=True) as connection:
+            page = await store.read(connection, self._position, PAGE)
+        for change in page:
+            self._publish(change)
+        if page:
+            self._position = page[-1].position
+            _delivered.add(len(page))
+        return len(page) == PAGE
+
+    def _publish(self, change: store.Entry) -> None:
+        tokens = self._tokens
+        assert tokens is not None
+        targets = (
+            Target(TargetKind.MINT, change.mint_id),
+            Target(TargetKind.NFT, change.nft_id),
+            Target(TargetKind.USER, change.user_id),
+        )
+        self._fanout.publish(
+            targets,
+            lambda target: Update(change.position, _change_message(tokens, target, change)),
+        )
+
+    async def _announce(self) -> None:
+        """Sends NOTIFY outside of the commits that it tells of; one may stand for several."""
+        while True:
+            await self._written.wait()
+            self._written.clear()
+            # Readers poll as well, so a lost notification costs a moment and nothing else.
+            with suppress(MeshError):
+                async with self._database.transaction() as connection:
+                    await notify(connection, store.CHANNEL)
+
+    async def _trim(self) -> None:
+        """Deletes what is older than the retention, now and then."""
+        while True:
+            await asyncio.sleep(TRIM_SECONDS * random.uniform(0.5, 1))
+            try:
+                await self.trim()
+            except MeshError as error:
+                _log.warning("feed.trim_failed", error=error.message)
+
+    async def trim(self) -> None:
+        """Deletes the changes that are older than the retention; tokens before them expire."""
+        deleted = TRIM_PAGE
+        while deleted == TRIM_PAGE:
+            async with self._database.transaction() as connection:
+                deleted = await store.trim(connection, self._limits.retention, TRIM_PAGE)
+
+
+def _change_message(tokens: ResumeTokens, target: Target, change: store.Entry) -> Message:
+    message = Message(resume_token=tokens.issue(target, change.position))
+    message.change.ParseFromString(change.change)
+    return message
+
+
+def _check_within(extent: store.Extent, position: int) -> None:
+    """Positions are dense: a reader at `position` misses nothing if the next one is still there."""
+    if position > extent.head:
+        raise ResumeTokenInvalid(field="resume_token")
+    if position < extent.oldest - 1:
+        raise ResumeTokenExpired(field="resume_token")

@@ -1,0 +1,140 @@
+"""Level metadata: checked against the type's JSON Schema, and turned into item content. Pure.
+
+Schemas are JSON Schema 2020-12; references outside the schema are refused, never fetched.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from nft_svc.definitions import LevelRule, NftType
+from nft_svc.errors import InvalidMetadataSchema, MetadataMismatch
+
+MAX_SCHEMA_BYTES = 32_768
+MAX_METADATA_BYTES = 8_192
+# The Gateway's limits on content (gateway.v1.Content); what passes here is not refused there.
+MAX_NAME, MAX_DESCRIPTION, MAX_IMAGE = 128, 1024, 512
+MAX_ATTRIBUTES, MAX_TRAIT, MAX_VALUE = 20, 64, 256
+IMAGE_SCHEMES = frozenset({"https", "ipfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class ItemContent:
+    """What an item says about itself on chain (TEP-64); attributes are (trait, value), in order."""
+
+    name: str
+    description: str
+    image: str
+    attributes: tuple[tuple[str, str], ...]
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Raises `InvalidMetadataSchema`, with the path of the fault, for a schema that is none."""
+    if _size(schema) > MAX_SCHEMA_BYTES:
+        raise InvalidMetadataSchema(
+            f"The metadata schema is larger than {MAX_SCHEMA_BYTES} bytes; make it smaller.",
+            field="nft_type.metadata_schema",
+            path="$",
+        )
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise _invalid_schema(error.json_path, error.message) from None
+
+
+def check_metadata(nft_type: NftType, rule: LevelRule) -> None:
+    """Raises `MetadataMismatch` if the level's metadata breaks the type's schema.
+
+    The error names the level and the JSON path of the field at fault. Raises
+    `InvalidMetadataSchema` if the schema refers to something outside of itself.
+    """
+    if _size(rule.metadata) > MAX_METADATA_BYTES:
+        raise _mismatch(rule.level, "$", f"is larger than {MAX_METADATA_BYTES} bytes")
+    if nft_type.metadata_schema is None:
+        return
+    validator = Draft202012Validator(dict(nft_type.metadata_schema), registry=Registry())
+    try:
+        fault: ValidationError | None = best_match(validator.iter_errors(dict(rule.metadata)))
+    except Unresolvable as error:
+        raise _invalid_schema("$", f"the reference {error.ref!r} leads nowhere inside it") from None
+    if fault is not None:
+        raise _mismatch(rule.level, fault.json_path, fault.message)
+
+
+def item_content(nft_type: NftType, rule: LevelRule) -> ItemContent:
+    """What an instance at this level says about itself on chain.
+
+    The level's `name`, `description` and `image` come before those of the type; `level` is the
+    first attribute, then the metadata's `attributes`: a list of objects with `trait_type` and
+    `value`. Raises `MetadataMismatch` where that breaks a limit of item content.
+    """
+    content = ItemContent(
+        name=_text(rule, "name", nft_type.display_name, MAX_NAME, required=True),
+        description=_text(rule, "description", nft_type.description, MAX_DESCRIPTION),
+        image=_text(rule, "image", nft_type.image, MAX_IMAGE),
+        attributes=(("level", str(rule.level)), *_attributes(rule)),
+    )
+    if content.image and urlsplit(content.image).scheme not in IMAGE_SCHEMES:
+        raise _mismatch(rule.level, "$.image", "is no https or ipfs URI")
+    return content
+
+
+def _text(rule: LevelRule, key: str, default: str, longest: int, *, required: bool = False) -> str:
+    value = rule.metadata.get(key, default)
+    if not isinstance(value, str):
+        raise _mismatch(rule.level, f"$.{key}", "is no text")
+    if len(value) > longest or (required and not value):
+        raise _mismatch(rule.level, f"$.{key}", f"has {len(value)} characters of {longest}")
+    return value
+
+
+def _attributes(rule: LevelRule) -> list[tuple[str, str]]:
+    listed = rule.metadata.get("attributes", [])
+    if not isinstance(listed, list) or len(listed) >= MAX_ATTRIBUTES:
+        raise _mismatch(rule.level, "$.attributes", f"is no list of under {MAX_ATTRIBUTES} entries")
+    return [_attribute(rule, number, entry) for number, entry in enumerate(listed)]
+
+
+def _attribute(rule: LevelRule, number: int, entry: object) -> tuple[str, str]:
+    path = f"$.attributes[{number}]"
+    if not isinstance(entry, dict) or not {"trait_type", "value"} <= entry.keys():
+        raise _mismatch(rule.level, path, "is no object with trait_type and value")
+    trait, value = entry["trait_type"], entry["value"]
+    if not isinstance(trait, str) or not 0 < len(trait) <= MAX_TRAIT or trait == "level":
+        raise _mismatch(
+            rule.level, f"{path}.trait_type", f"is no text of 1–{MAX_TRAIT} characters, or `level`"
+        )
+    spelled = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict | list) or len(spelled) > MAX_VALUE:
+        raise _mismatch(
+            rule.level, f"{path}.value", f"is no plain value within {MAX_VALUE} characters"
+        )
+    return trait, spelled
+
+
+def _size(document: Mapping[str, Any]) -> int:
+    return len(json.dumps(document, ensure_ascii=False).encode())
+
+
+def _invalid_schema(path: str, wrong: str) -> InvalidMetadataSchema:
+    return InvalidMetadataSchema(
+        f"The metadata schema is not valid at {path}: {wrong}. Correct it and send again.",
+        field="nft_type.metadata_schema",
+        path=path,
+    )
+
+
+def _mismatch(level: int, path: str, wrong: str) -> MetadataMismatch:
+    return MetadataMismatch(
+        f"Metadata of level {level} at {path}: {wrong}; correct it and send again.",
+        field=f"nft_type.levels[{level - 1}].metadata",
+        level=str(level),
+        path=path,
+    )

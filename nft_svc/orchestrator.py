@@ -1,0 +1,112 @@
+"""The Mint Orchestrator: hands queued mints to the Gateway until each is taken or refused.
+
+The mint's id is the order's idempotency key, so handing one over twice is harmless. The answer is a
+report like any other: if a callback with a higher version came first, that one stays.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from go2asia.gateway.v1 import minting_pb2
+
+from mesh.breaker import Breaker
+from mesh.db import Connection, Database
+from mesh.errors import Kind, MeshError
+from mesh.outbox import Backoff, Claim, Dead, Done, Outcome, Queue, Retry, Settlement
+from mesh.telemetry import logger
+from mesh.worker import Worker
+from nft_svc import convert
+from nft_svc.audit import Origin
+from nft_svc.reports import News, Refusal, Reports
+from nft_svc.rewards import LANE
+from nft_svc.tables import submissions
+
+# Longer than the whole retry budget of one call, so that no other replica repeats it meanwhile.
+LEASE = timedelta(seconds=90)
+ACTOR = "nft/orchestrator"
+# These judge the order itself; anything else judges us, the peer, or the moment.
+_FINAL = frozenset(
+    {
+        Kind.INVALID_ARGUMENT,
+        Kind.NOT_FOUND,
+        Kind.ALREADY_EXISTS,
+        Kind.FAILED_PRECONDITION,
+        Kind.OUT_OF_RANGE,
+    }
+)
+_log = logger("nft.orchestrator")
+
+
+class Gateway(Protocol):
+    """What the orchestrator needs of the Gateway; `clients.GatewayClient` has it."""
+
+    async def submit_mints(
+        self, orders: Sequence[minting_pb2.MintOrder]
+    ) -> Sequence[minting_pb2.Operation | MeshError]:
+        """For each order its operation or why it was refused; raises if the call failed."""
+
+
+def submission_queue() -> Queue:
+    """The outbox of mints on their way to the Gateway; transient failures are retried for ever."""
+    return Queue(
+        submissions,
+        lease=LEASE,
+        max_attempts=None,
+        backoff=Backoff(first=timedelta(seconds=1), cap=timedelta(minutes=1)),
+    )
+
+
+class Orchestrator:
+    """Builds the worker of the submission queue and judges what the Gateway answers."""
+
+    def __init__(self, gateway: Gateway, reports: Reports) -> None:
+        self._gateway = gateway
+        self._reports = reports
+
+    def worker(self, database: Database, queue: Queue) -> Worker:
+        """The worker to run; wake it when mints were queued."""
+        return Worker(
+            database,
+            queue,
+            LANE,
+            handle=self.submit,
+            settle=_settle,
+            batch=200,
+            concurrency=2,
+            breaker=Breaker(),
+        )
+
+    async def submit(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
+        """Orders the claimed mints and applies what the Gateway answers.
+
+        The mints change in a transaction of their own before the claims end; a crash in between
+        only repeats an order that the Gateway knows. Raises a transient `MeshError` when the call
+        failed, so that all claims are tried again.
+        """
+        orders = [minting_pb2.MintOrder.FromString(claim.payload) for claim in claims]
+        try:
+            answers = await self._gateway.submit_mints(orders)
+        except MeshError as error:
+            if error.transient:
+                raise
+            # The call was refused, not a mint: certificates, roles or versions are at fault.
+            _log.error("submission.call_refused", reason=error.reason, error=error.message)
+            return [Retry(f"{error.reason}: {error.message}")] * len(claims)
+        judged = [_judge(claim, answer) for claim, answer in zip(claims, answers, strict=True)]
+        await self._reports.apply([news for news, _ in judged if news is not None])
+        return [outcome for _, outcome in judged]
+
+
+def _judge(claim: Claim, answer: minting_pb2.Operation | MeshError) -> tuple[News | None, Outcome]:
+    origin = Origin(ACTOR, traceparent=claim.traceparent)
+    if isinstance(answer, minting_pb2.Operation):
+        return News(convert.operation_report(answer), origin), Done()
+    if answer.kind not in _FINAL:
+        return None, Retry(f"{answer.reason}: {answer.message}")
+    refusal = Refusal(claim.item_id, answer.reason)
+    return News(refusal, origin), Dead(f"{answer.reason}: {answer.message}")
+
+
+async def _settle(_: Connection, __: Sequence[Settlement]) -> None:
+    """Nothing is left to write: what the answers mean was committed by `submit`."""

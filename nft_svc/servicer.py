@@ -1,0 +1,216 @@
+"""The gRPC edge: convert, call, convert."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from go2asia.mesh.v1 import item_error_pb2
+from go2asia.nft.v1 import (
+    callbacks_pb2,
+    callbacks_pb2_grpc,
+    catalog_pb2,
+    catalog_pb2_grpc,
+    nft_pb2,
+    nft_pb2_grpc,
+    rewards_pb2,
+    rewards_pb2_grpc,
+)
+from google.protobuf.message import Message
+
+from mesh import validation
+from mesh.db import Database
+from mesh.errors import Internal, MeshError
+from mesh.idempotency import Key, fingerprint
+from mesh.identity import caller
+from mesh.pagination import next_token, open_page
+from mesh.status import to_item_error
+from mesh.telemetry import current_request_id, traceparent
+from nft_svc import convert
+from nft_svc.audit import Origin
+from nft_svc.catalog import Catalog
+from nft_svc.errors import MintNotFound, NftNotFound
+from nft_svc.feed import Feed
+from nft_svc.reports import News, Reports
+from nft_svc.rewards import RewardRequest, Rewards
+from nft_svc.store import reads
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _key(method: str, request: Message, request_id: str) -> Key:
+    return Key(f"{caller()}:{method}", request_id, fingerprint(request))
+
+
+def _origin(request_id: str | None) -> Origin:
+    return Origin(str(caller()), request_id, traceparent())
+
+
+def _item_error(error: Exception) -> item_error_pb2.ItemError:
+    return to_item_error(error if isinstance(error, MeshError) else Internal())
+
+
+class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
+    """Where Connect sends rewards; a request id means the same in both methods."""
+
+    def __init__(self, rewards: Rewards) -> None:
+        self._rewards = rewards
+
+    async def ApplyReward(
+        self, request: rewards_pb2.ApplyRewardRequest, context: Context
+    ) -> rewards_pb2.ApplyRewardResponse:
+        outcome = await self._rewards.apply(self._request(request))
+        return rewards_pb2.ApplyRewardResponse(outcome=outcome)
+
+    async def BatchApplyRewards(
+        self, request: rewards_pb2.BatchApplyRewardsRequest, context: Context
+    ) -> rewards_pb2.BatchApplyRewardsResponse:
+        results = [rewards_pb2.ApplyRewardResult() for _ in request.rewards]
+        sound: list[tuple[rewards_pb2.ApplyRewardResult, RewardRequest]] = []
+        for number, (result, reward) in enumerate(zip(results, request.rewards, strict=True)):
+            try:
+                validation.check(reward, prefix=f"rewards[{number}]")
+                sound.append((result, self._request(reward)))
+            except MeshError as error:
+                result.error.CopyFrom(to_item_error(error))
+        answers = await self._rewards.apply_many([reward for _, reward in sound])
+        for (result, _), answer in zip(sound, answers, strict=True):
+            if isinstance(answer, Exception):
+                result.error.CopyFrom(_item_error(answer))
+            else:
+                result.outcome.CopyFrom(answer)
+        return rewards_pb2.BatchApplyRewardsResponse(results=results)
+
+    def _request(self, request: rewards_pb2.ApplyRewardRequest) -> RewardRequest:
+        key = _key("ApplyReward", request, request.request_id)
+        return RewardRequest(key, convert.reward(request, _origin(request.request_id)))
+
+
+class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):
+    """Badge types."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def CreateNftType(
+        self, request: catalog_pb2.CreateNftTypeRequest, context: Context
+    ) -> catalog_pb2.CreateNftTypeResponse:
+        created = await self._catalog.create(
+            _key("CreateNftType", request, request.request_id),
+            convert.nft_type(request.nft_type),
+            _origin(request.request_id),
+        )
+        return catalog_pb2.CreateNftTypeResponse(nft_type=created)
+
+    async def UpdateNftType(
+        self, request: catalog_pb2.UpdateNftTypeRequest, context: Context
+    ) -> catalog_pb2.UpdateNftTypeResponse:
+        updated = await self._catalog.update(
+            _key("UpdateNftType", request, request.request_id),
+            convert.nft_type(request.nft_type),
+            request.nft_type.etag,
+            _origin(request.request_id),
+        )
+        return catalog_pb2.UpdateNftTypeResponse(nft_type=updated)
+
+    async def GetNftType(
+        self, request: catalog_pb2.GetNftTypeRequest, context: Context
+    ) -> catalog_pb2.GetNftTypeResponse:
+        found = await self._catalog.get(request.code)
+        return catalog_pb2.GetNftTypeResponse(nft_type=convert.nft_type_message(found))
+
+    async def ListNftTypes(
+        self, request: catalog_pb2.ListNftTypesRequest, context: Context
+    ) -> catalog_pb2.ListNftTypesResponse:
+        page = open_page(request)
+        after = str(page.after[0]) if page.after else None
+        found = await self._catalog.page(after, page.size)
+        return catalog_pb2.ListNftTypesResponse(
+            nft_types=[convert.nft_type_message(one) for one in found],
+            next_page_token=next_token(request, (found[-1].code,))
+            if len(found) == page.size
+            else "",
+        )
+
+
+class CallbackServicer(callbacks_pb2_grpc.MintCallbackServiceServicer):
+    """Where the Gateway reports."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+
+    async def ReportMintStatus(
+        self, request: callbacks_pb2.ReportMintStatusRequest, context: Context
+    ) -> callbacks_pb2.ReportMintStatusResponse:
+        origin = _origin(current_request_id())
+        news = [News(convert.report(report), origin) for report in request.reports]
+        return callbacks_pb2.ReportMintStatusResponse(changed=await self._reports.apply(news))
+
+
+class NftServicer(nft_pb2_grpc.NftServiceServicer):
+    """Reads and streams."""
+
+    def __init__(self, database: Database, feed: Feed) -> None:
+        self._database = database
+        self._feed = feed
+
+    async def GetNft(
+        self, request: nft_pb2.GetNftRequest, context: Context
+    ) -> nft_pb2.GetNftResponse:
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.nft(connection, request.nft_id)
+        if found is None:
+            raise NftNotFound(field="nft_id", nft_id=request.nft_id)
+        return nft_pb2.GetNftResponse(nft=convert.nft(found))
+
+    async def ListNfts(
+        self, request: nft_pb2.ListNftsRequest, context: Context
+    ) -> nft_pb2.ListNftsResponse:
+        page = open_page(request)
+        after = str(page.after[0]) if page.after else None
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.nfts(
+                connection, request.user_id, request.nft_type, after, page.size
+            )
+        last = found[-1]["nft_id"] if len(found) == page.size else None
+        return nft_pb2.ListNftsResponse(
+            nfts=[convert.nft(row) for row in found],
+            next_page_token=next_token(request, (last,)) if last else "",
+        )
+
+    async def GetProgress(
+        self, request: nft_pb2.GetProgressRequest, context: Context
+    ) -> nft_pb2.GetProgressResponse:
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.progress(connection, request.user_id, request.nft_type)
+        return nft_pb2.GetProgressResponse(
+            progress=convert.progress(request.user_id, request.nft_type, found)
+        )
+
+    async def GetMint(
+        self, request: nft_pb2.GetMintRequest, context: Context
+    ) -> nft_pb2.GetMintResponse:
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.mint(connection, request.mint_id)
+        if found is None:
+            raise MintNotFound(field="mint_id", mint_id=request.mint_id)
+        return nft_pb2.GetMintResponse(mint=convert.mint(found))
+
+    async def ListMints(
+        self, request: nft_pb2.ListMintsRequest, context: Context
+    ) -> nft_pb2.ListMintsResponse:
+        page = open_page(request)
+        after = str(page.after[0]) if page.after else None
+        state = convert.mint_state(request.state)
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.mints(connection, request.user_id, state, after, page.size)
+        last = found[-1].mint_id if len(found) == page.size else None
+        return nft_pb2.ListMintsResponse(
+            mints=[convert.mint(mint) for mint in found],
+            next_page_token=next_token(request, (last,)) if last else "",
+        )
+
+    async def WatchMintStatus(
+        self, request: nft_pb2.WatchMintStatusRequest, context: Context
+    ) -> AsyncIterator[nft_pb2.WatchMintStatusResponse]:
+        async for message in self._feed.watch(convert.target(request), request.resume_token):
+            yield message

@@ -1,0 +1,103 @@
+"""Badge types and their level rules."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import RowMapping, delete, insert, select, update
+
+from mesh.db import Connection
+from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, TypeState
+from nft_svc.tables import catalog, level_rules, types
+
+
+async def version(connection: Connection) -> int:
+    """The catalogue's version, which rises with every change of any type."""
+    return int((await connection.execute(select(catalog.c.version))).scalar_one())
+
+
+async def load(connection: Connection, codes: Sequence[str] | None = None) -> dict[str, NftType]:
+    """Types by code, in that order: those of `codes`, or all."""
+    chosen = select(types).order_by(types.c.code)
+    rules = select(level_rules).order_by(level_rules.c.nft_type, level_rules.c.level)
+    if codes is not None:
+        chosen = chosen.where(types.c.code.in_(codes))
+        rules = rules.where(level_rules.c.nft_type.in_(codes))
+    levels: dict[str, list[LevelRule]] = {}
+    for row in (await connection.execute(rules)).mappings():
+        levels.setdefault(row["nft_type"], []).append(_rule(row))
+    found = (await connection.execute(chosen)).mappings()
+    return {row["code"]: _type(row, levels[row["code"]]) for row in found}
+
+
+async def list_codes(connection: Connection, after: str | None, limit: int) -> list[str]:
+    """Codes behind `after`, in order."""
+    query = select(types.c.code).order_by(types.c.code).limit(limit)
+    if after is not None:
+        query = query.where(types.c.code > after)
+    return list((await connection.execute(query)).scalars())
+
+
+async def lock(connection: Connection) -> None:
+    """Lets one change of the catalogue happen at a time, and gives it a new version."""
+    await connection.execute(update(catalog).values(version=catalog.c.version + 1))
+
+
+async def create(connection: Connection, nft_type: NftType) -> None:
+    """Adds a type whose code is free."""
+    await connection.execute(insert(types).values(code=nft_type.code, **_columns(nft_type)))
+    await connection.execute(insert(level_rules), _rules(nft_type))
+
+
+async def replace(connection: Connection, nft_type: NftType) -> None:
+    """Puts a version of a type in the place of the one before."""
+    chosen = update(types).where(types.c.code == nft_type.code)
+    await connection.execute(chosen.values(**_columns(nft_type)))
+    await connection.execute(delete(level_rules).where(level_rules.c.nft_type == nft_type.code))
+    await connection.execute(insert(level_rules), _rules(nft_type))
+
+
+def _columns(nft_type: NftType) -> dict[str, Any]:
+    return {
+        "version": nft_type.version,
+        "state": nft_type.state.value,
+        "display_name": nft_type.display_name,
+        "description": nft_type.description,
+        "counters": list(nft_type.counters),
+        "metadata_schema": nft_type.metadata_schema,
+        "image": nft_type.image,
+        "onchain_policy": nft_type.onchain_policy.value,
+        "token_standard": nft_type.token_standard.value,
+    }
+
+
+def _rules(nft_type: NftType) -> list[dict[str, Any]]:
+    return [
+        {
+            "nft_type": nft_type.code,
+            "level": rule.level,
+            "thresholds": rule.thresholds,
+            "metadata": rule.metadata,
+            "auto_mint_onchain": rule.auto_mint_onchain,
+        }
+        for rule in nft_type.levels
+    ]
+
+
+def _type(row: RowMapping, levels: Sequence[LevelRule]) -> NftType:
+    return NftType(
+        code=row["code"],
+        display_name=row["display_name"],
+        description=row["description"],
+        counters=tuple(row["counters"]),
+        metadata_schema=row["metadata_schema"],
+        image=row["image"],
+        onchain_policy=OnchainPolicy(row["onchain_policy"]),
+        token_standard=TokenStandard(row["token_standard"]),
+        levels=tuple(levels),
+        version=row["version"],
+        state=TypeState(row["state"]),
+    )
+
+
+def _rule(row: RowMapping) -> LevelRule:
+    return LevelRule(row["level"], row["thresholds"], row["metadata"], row["auto_mint_onchain"])

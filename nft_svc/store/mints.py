@@ -1,0 +1,137 @@
+"""The mints themselves: queued by rewards, moved by reports, never deleted."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, LiteralString
+
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from mesh.db import Connection, driver
+from nft_svc.metadata import ItemContent
+from nft_svc.mints import Location, Mint, MintState
+
+COLUMNS: LiteralString = """
+m.mint_id::text, m.nft_id::text, m.user_id, m.nft_type, m.state, m.version, m.content,
+m.operation_id::text, m.operation_version, m.collection_address, m.item_index, m.item_address,
+m.owner_address, m.failure_reason, m.retryable, m.create_time, m.update_time
+"""
+_ALIVE_OR_DONE = """
+SELECT nft_id::text FROM nft_mint_queue
+WHERE nft_id = ANY (%s::uuid[]) AND state NOT IN ('FAILED', 'CANCELLED')
+"""
+_LOCK: LiteralString = f"""
+SELECT now() AS now, {COLUMNS} FROM nft_mint_queue AS m
+WHERE m.mint_id = ANY (%s::uuid[]) ORDER BY m.mint_id FOR NO KEY UPDATE
+"""
+_INSERT = """
+INSERT INTO nft_mint_queue
+    (mint_id, nft_id, user_id, nft_type, state, version, content, create_time, update_time)
+SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+                     %s::jsonb[], %s::timestamptz[], %s::timestamptz[])
+"""
+_UPDATE = """
+UPDATE nft_mint_queue AS m
+SET state = c.state, version = c.version, operation_id = c.operation_id,
+    operation_version = c.operation_version, collection_address = c.collection_address,
+    item_index = c.item_index, item_address = c.item_address, owner_address = c.owner_address,
+    failure_reason = c.failure_reason, retryable = c.retryable, update_time = c.update_time
+FROM unnest(%s::uuid[], %s::text[], %s::bigint[], %s::uuid[], %s::bigint[], %s::text[],
+            %s::numeric[], %s::text[], %s::text[], %s::text[], %s::bool[], %s::timestamptz[])
+    AS c (mint_id, state, version, operation_id, operation_version, collection_address,
+          item_index, item_address, owner_address, failure_reason, retryable, update_time)
+WHERE m.mint_id = c.mint_id
+"""
+
+
+async def alive_or_done(connection: Connection, nft_ids: Collection[str]) -> set[str]:
+    """Those instances that may not be minted, because a mint of theirs is alive or done."""
+    if not nft_ids:
+        return set()
+    async with driver(connection).cursor(binary=True) as cursor:
+        await cursor.execute(_ALIVE_OR_DONE, [list(nft_ids)])
+        return {nft_id for (nft_id,) in await cursor.fetchall()}
+
+
+async def lock(
+    connection: Connection, mint_ids: Collection[str]
+) -> tuple[datetime | None, dict[str, Mint]]:
+    """Locks mints, in one order, and returns those that exist with the time."""
+    async with driver(connection).cursor(binary=True, row_factory=dict_row) as cursor:
+        await cursor.execute(_LOCK, [list(mint_ids)])
+        rows = await cursor.fetchall()
+    mints = [mint_from(row) for row in rows]
+    return (rows[0]["now"] if rows else None), {mint.mint_id: mint for mint in mints}
+
+
+async def insert(connection: Connection, mints: Sequence[Mint]) -> None:
+    """Adds new mints."""
+    columns = [
+        [mint.mint_id for mint in mints],
+        [mint.nft_id for mint in mints],
+        [mint.user_id for mint in mints],
+        [mint.nft_type for mint in mints],
+        [mint.state.value for mint in mints],
+        [mint.version for mint in mints],
+        [Jsonb(asdict(mint.content)) for mint in mints],
+        [mint.create_time for mint in mints],
+        [mint.update_time for mint in mints],
+    ]
+    async with driver(connection).cursor(binary=True) as cursor:
+        await cursor.execute(_INSERT, columns)
+
+
+async def update(connection: Connection, mints: Sequence[Mint]) -> None:
+    """Writes the present state of mints that `lock` locked."""
+    places = [mint.location for mint in mints]
+    columns = [
+        [mint.mint_id for mint in mints],
+        [mint.state.value for mint in mints],
+        [mint.version for mint in mints],
+        [mint.operation_id for mint in mints],
+        [mint.operation_version for mint in mints],
+        [place and place.collection_address for place in places],
+        [place and place.item_index for place in places],
+        [place and place.item_address for place in places],
+        [place and place.owner_address for place in places],
+        [mint.failure_reason for mint in mints],
+        [mint.retryable for mint in mints],
+        [mint.update_time for mint in mints],
+    ]
+    async with driver(connection).cursor(binary=True) as cursor:
+        await cursor.execute(_UPDATE, columns)
+
+
+def mint_from(row: Mapping[Any, Any]) -> Mint:
+    """A mint out of a row with `COLUMNS`."""
+    content = row["content"]
+    location = None
+    if row["item_address"] is not None:
+        location = Location(
+            row["collection_address"],
+            int(row["item_index"]),
+            row["item_address"],
+            row["owner_address"],
+        )
+    return Mint(
+        mint_id=row["mint_id"],
+        nft_id=row["nft_id"],
+        user_id=row["user_id"],
+        nft_type=row["nft_type"],
+        content=ItemContent(
+            content["name"],
+            content["description"],
+            content["image"],
+            tuple((trait, value) for trait, value in content["attributes"]),
+        ),
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        state=MintState(row["state"]),
+        version=row["version"],
+        operation_id=row["operation_id"],
+        operation_version=row["operation_version"],
+        location=location,
+        failure_reason=row["failure_reason"],
+        retryable=row["retryable"],
+    )

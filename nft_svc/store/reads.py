@@ -1,0 +1,81 @@
+"""What the read RPCs show."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Select, select, true
+
+from mesh.db import Connection
+from nft_svc.mints import Mint, MintState
+from nft_svc.progress import Progress
+from nft_svc.store.mints import mint_from
+from nft_svc.tables import instances, mint_queue
+from nft_svc.tables import progress as progress_rows
+
+# Mint ids grow with time, so the greatest is the latest.
+_latest = (
+    select(mint_queue.c.mint_id, mint_queue.c.state.label("mint_state"))
+    .where(mint_queue.c.nft_id == instances.c.nft_id)
+    .order_by(mint_queue.c.mint_id.desc())
+    .limit(1)
+    .lateral("latest")
+)
+_nfts = select(instances, _latest.c.mint_id, _latest.c.mint_state).select_from(
+    instances.outerjoin(_latest, true())
+)
+
+
+async def nft(connection: Connection, nft_id: str) -> RowMapping | None:
+    """One instance with its latest mint."""
+    found = await _rows(connection, _nfts.where(instances.c.nft_id == nft_id))
+    return found[0] if found else None
+
+
+async def nfts(
+    connection: Connection, user_id: str, nft_type: str, after: str | None, limit: int
+) -> Sequence[RowMapping]:
+    """Instances behind the id `after`, by id; an empty filter lets all pass."""
+    wanted: list[ColumnElement[bool]] = []
+    if user_id:
+        wanted.append(instances.c.user_id == user_id)
+    if nft_type:
+        wanted.append(instances.c.nft_type == nft_type)
+    if after:
+        wanted.append(instances.c.nft_id > after)
+    query = _nfts.where(*wanted).order_by(instances.c.nft_id).limit(limit)
+    return await _rows(connection, query)
+
+
+async def progress(connection: Connection, user_id: str, nft_type: str) -> Progress:
+    """A user's progress; all zero if there is none."""
+    query = select(progress_rows).where(
+        progress_rows.c.user_id == user_id, progress_rows.c.nft_type == nft_type
+    )
+    found = await _rows(connection, query)
+    return Progress(found[0]["counters"], found[0]["level"]) if found else Progress()
+
+
+async def mint(connection: Connection, mint_id: str) -> Mint | None:
+    """One mint."""
+    found = await _rows(connection, select(mint_queue).where(mint_queue.c.mint_id == mint_id))
+    return mint_from(found[0]) if found else None
+
+
+async def mints(
+    connection: Connection, user_id: str, state: MintState | None, after: str | None, limit: int
+) -> list[Mint]:
+    """Mints behind the id `after`, by id; an empty filter lets all pass."""
+    wanted: list[ColumnElement[bool]] = []
+    if user_id:
+        wanted.append(mint_queue.c.user_id == user_id)
+    if state:
+        wanted.append(mint_queue.c.state == state.value)
+    if after:
+        wanted.append(mint_queue.c.mint_id > after)
+    query = select(mint_queue).where(*wanted).order_by(mint_queue.c.mint_id).limit(limit)
+    return [mint_from(row) for row in await _rows(connection, query)]
+
+
+async def _rows(connection: Connection, query: Select[Any]) -> Sequence[RowMapping]:
+    rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+    return rows

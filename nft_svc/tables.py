@@ -1,0 +1,173 @@
+"""The tables; the names of six of them are the product owner's.
+
+`nft_mint_queue` holds the mints themselves for ever; `nft_submissions` is the outbox to the Gateway
+and empties as mints are taken.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from mesh.idempotency import idempotency_table
+from mesh.outbox import queue_table
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+    }
+)
+Moment = DateTime(timezone=True)
+ALIVE_OR_DONE = text("state NOT IN ('FAILED', 'CANCELLED')")
+
+# One row; its version changes with every type, so one read tells whether cached types are current.
+catalog = Table(
+    "nft_catalog",
+    metadata,
+    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("version", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("only", name="one_row"),
+)
+
+types = Table(
+    "nft_types",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("counters", ARRAY(Text), nullable=False),
+    Column("metadata_schema", JSONB(none_as_null=True)),
+    Column("image", Text, nullable=False),
+    Column("onchain_policy", Text, nullable=False),
+    Column("token_standard", Text, nullable=False),
+)
+
+level_rules = Table(
+    "nft_level_rules",
+    metadata,
+    Column("nft_type", Text, ForeignKey(types.c.code), primary_key=True),
+    Column("level", Integer, primary_key=True),
+    Column("thresholds", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("auto_mint_onchain", Boolean, nullable=False),
+)
+
+# Locked before anything else that a reward touches; `nft_id` repeats the instance's id, so that a
+# reward that raises no level reads nothing further.
+progress = Table(
+    "nft_progress",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("nft_type", Text, ForeignKey(types.c.code), primary_key=True),
+    Column("counters", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("level", Integer, nullable=False, server_default=text("0")),
+    Column("nft_id", Uuid(as_uuid=False)),
+    postgresql_with={"fillfactor": 70},
+)
+
+instances = Table(
+    "nft_instances",
+    metadata,
+    Column("nft_id", Uuid(as_uuid=False), primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("nft_type", Text, ForeignKey(types.c.code), nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("create_time", Moment, nullable=False),
+    Column("update_time", Moment, nullable=False),
+    CheckConstraint("level >= 1", name="level"),
+    UniqueConstraint("user_id", "nft_type"),
+)
+
+mint_queue = Table(
+    "nft_mint_queue",
+    metadata,
+    Column("mint_id", Uuid(as_uuid=False), primary_key=True),
+    Column("nft_id", Uuid(as_uuid=False), ForeignKey(instances.c.nft_id), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("nft_type", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("content", JSONB, nullable=False),
+    Column("operation_id", Uuid(as_uuid=False)),
+    Column("operation_version", BigInteger, nullable=False, server_default=text("0")),
+    Column("collection_address", Text),
+    Column("item_index", Numeric(20, 0)),  # uint64 in the contract
+    Column("item_address", Text),
+    Column("owner_address", Text),
+    Column("failure_reason", Text, nullable=False, server_default=text("''")),
+    Column("retryable", Boolean, nullable=False, server_default=text("false")),
+    Column("create_time", Moment, nullable=False),
+    Column("update_time", Moment, nullable=False),
+    Index("nft_mint_queue_one_per_instance", "nft_id", unique=True, postgresql_where=ALIVE_OR_DONE),
+    Index("nft_mint_queue_of_instance", "nft_id", "mint_id"),
+    Index("nft_mint_queue_of_user", "user_id", "mint_id"),
+    Index("nft_mint_queue_by_state", "state", "mint_id"),
+)
+
+audit_log = Table(
+    "nft_audit_log",
+    metadata,
+    Column("entry_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("time", Moment, nullable=False, server_default=text("now()")),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("user_id", Text),
+    Column("before", JSONB(none_as_null=True)),
+    Column("after", JSONB(none_as_null=True)),
+    Column("reference", Text, nullable=False),
+    Column("request_id", Text),
+    Column("trace_id", Text),
+    Index("nft_audit_log_of_subject", "subject", "entry_id"),
+)
+
+# One row; locked last in every transaction that writes to the feed, so that positions are dense and
+# in commit order. `epoch` is the key of resume tokens: change it when history is rewritten, as by
+# restoring a backup.
+feed_head = Table(
+    "nft_feed_head",
+    metadata,
+    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("position", BigInteger, nullable=False, server_default=text("0")),
+    Column("epoch", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    CheckConstraint("only", name="one_row"),
+    postgresql_with={"fillfactor": 10},
+)
+
+feed = Table(
+    "nft_feed",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("mint_id", Uuid(as_uuid=False), nullable=False),
+    Column("nft_id", Uuid(as_uuid=False), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("change", LargeBinary, nullable=False),  # a serialised nft.v1.MintChange
+    Column("create_time", Moment, nullable=False, server_default=text("now()")),
+    Index("nft_feed_of_mint", "mint_id", "position"),
+)
+
+submissions = queue_table(metadata, "nft_submissions")
+idempotency_keys = idempotency_table(metadata)
