@@ -79,7 +79,7 @@ class PostingDetails(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose account, an opaque id of the caller's user base."""
+    """Whose account, an opaque id of the caller's user base, without control characters."""
     unit: _builtins.str
     """Unit code, e.g. `G2A`. Units are created by the operator; unknown ones are refused with
     UNKNOWN_UNIT.
@@ -89,14 +89,16 @@ class PostingDetails(_message.Message):
     reason: _builtins.str
     """Why, in a stable word for statements and reports, e.g. `quest-completed`."""
     reference: _builtins.str
-    """What it refers to, e.g. an action id; searchable."""
+    """What it refers to, e.g. an action id; may be empty."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free words for people; at most 20 pairs."""
+        """Free words for people; at most 20 pairs, without NUL characters."""
 
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened in the business world; booking time if unset. Not later than now."""
+        """When it happened in the business world, kept to the microsecond; booking time if unset. Not
+        later than now; a caller's clock that runs up to 10 seconds ahead is taken to mean now.
+        """
 
     def __init__(
         self,

@@ -94,8 +94,8 @@ class PointsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchPost(self, request, context):
-        """Posts up to 1,000 independent items in one call. Each item succeeds or fails by itself and
-        carries its own request id; results come back in the order of the items.
+        """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
+        by itself and carries its own request id; results come back in the order of the items.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

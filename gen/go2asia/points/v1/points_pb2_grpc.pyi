@@ -42,8 +42,8 @@ class PointsServiceStub:
     FAILED_PRECONDITION / INSUFFICIENT_FUNDS when the available balance does not suffice.
     """
     BatchPost: _grpc.UnaryUnaryMultiCallable[_points_pb2.BatchPostRequest, _points_pb2.BatchPostResponse]
-    """Posts up to 1,000 independent items in one call. Each item succeeds or fails by itself and
-    carries its own request id; results come back in the order of the items.
+    """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
+    by itself and carries its own request id; results come back in the order of the items.
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]
     """Reads one user's balance of one unit. A user never seen before has a balance of zero."""
@@ -68,8 +68,8 @@ class PointsServiceAsyncStub(PointsServiceStub):
     FAILED_PRECONDITION / INSUFFICIENT_FUNDS when the available balance does not suffice.
     """
     BatchPost: _aio.UnaryUnaryMultiCallable[_points_pb2.BatchPostRequest, _points_pb2.BatchPostResponse]  # type: ignore[assignment]
-    """Posts up to 1,000 independent items in one call. Each item succeeds or fails by itself and
-    carries its own request id; results come back in the order of the items.
+    """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
+    by itself and carries its own request id; results come back in the order of the items.
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """Reads one user's balance of one unit. A user never seen before has a balance of zero."""
@@ -109,8 +109,8 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _points_pb2.BatchPostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.BatchPostResponse, _abc.Awaitable[_points_pb2.BatchPostResponse]]:
-        """Posts up to 1,000 independent items in one call. Each item succeeds or fails by itself and
-        carries its own request id; results come back in the order of the items.
+        """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
+        by itself and carries its own request id; results come back in the order of the items.
         """
 
     @_abc_1.abstractmethod
