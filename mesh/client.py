@@ -17,8 +17,8 @@ import grpc
 
 from mesh.client_interceptors import StreamCalls, UnaryCalls
 from mesh.config import ConfigurationError, TlsFiles
-from mesh.server import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from mesh.tls import channel_credentials
+from mesh.wire import KEEPALIVE_OPTIONS, SIZE_OPTIONS
 
 # Every server answers for itself under the empty name; one that drains is left before it stops.
 _SERVICE_CONFIG = json.dumps(
@@ -46,12 +46,8 @@ def open_channel(
             ("grpc.service_config", _SERVICE_CONFIG),
             ("grpc.enable_retries", 0),  # UnaryCalls is the only layer that retries
             ("grpc.default_authority", endpoints[0][0]),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
+            *SIZE_OPTIONS,
+            *KEEPALIVE_OPTIONS,
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ],
@@ -65,13 +61,12 @@ def _split(endpoint: str) -> tuple[str, str]:
         raise ConfigurationError(
             f"{endpoint!r} is no address; write host:port, or host:port,host:port."
         )
-    return host.strip("[]"), port
+    return host, port
 
 
 def _target(endpoints: Sequence[tuple[str, str]]) -> str:
     if len(endpoints) == 1:
-        host, port = endpoints[0]
-        return f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+        return "dns:///{}:{}".format(*endpoints[0])
     return "ipv4:" + ",".join(f"{_resolve(host, port)}:{port}" for host, port in endpoints)
 
 

@@ -9,10 +9,9 @@ from opentelemetry.trace import SpanKind
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from mesh import deadline, status, telemetry
-from mesh.clock import new_id
 from mesh.errors import MeshError
-from mesh.interceptors import REQUEST_ID_KEY, TRACEPARENT_KEY
 from mesh.policy import method_policy
+from mesh.wire import REQUEST_ID_KEY, TRACEPARENT_KEY
 
 _BACKOFF = wait_random_exponential(multiplier=0.05, max=2.0)  # seconds, with full jitter
 
@@ -131,7 +130,7 @@ def _wanted(details: Details) -> float | None:
 
 def _metadata(details: Details) -> grpc.aio.Metadata:
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
-    metadata.add(REQUEST_ID_KEY, telemetry.current_request_id() or new_id())
+    metadata.add(REQUEST_ID_KEY, telemetry.current_request_id() or telemetry.new_request_id())
     if (parent := telemetry.traceparent()) is not None:
         metadata.add(TRACEPARENT_KEY, parent)
     return metadata

@@ -7,22 +7,20 @@ whatever it raises becomes a status; around that run its span, its metrics and i
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from mesh import deadline, status, telemetry, validation
-from mesh.clock import monotonic, new_id
+from mesh.clock import monotonic
 from mesh.errors import DeadlineExceeded, Internal, Kind, MeshError, PermissionDenied, Unavailable
 from mesh.identity import Identity, identify, set_caller
 from mesh.policy import Policy
-
-REQUEST_ID_KEY = "x-request-id"
-TRACEPARENT_KEY = "traceparent"
+from mesh.wire import REQUEST_ID_KEY, TRACEPARENT_KEY
 
 # Every authenticated member may ask for these; they belong to gRPC and carry no policy.
 OPEN_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
@@ -51,7 +49,7 @@ class Chassis(grpc.aio.ServerInterceptor):
     def __init__(self, policies: Mapping[str, Policy]) -> None:
         self._policies = policies
         self._handlers: dict[str, Handler] = {}
-        self._endless: set[asyncio.Task[Any]] = set()
+        self.endless: set[asyncio.Task[Any]] = set()  # streams that only a drain ends
         self.draining = False
         self.in_flight = 0
         telemetry.meter.create_observable_gauge(
@@ -81,7 +79,7 @@ class Chassis(grpc.aio.ServerInterceptor):
         Others are left to finish within the drain.
         """
         self.draining = True
-        for task in self._endless:
+        for task in self.endless:
             task.cancel()
 
     def _wrap(self, path: str, handler: Handler) -> Handler:
@@ -101,9 +99,9 @@ class Chassis(grpc.aio.ServerInterceptor):
     def _unary(self, path: str, policy: Policy, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> Any:
             with Call(self, path, context) as call:
-                budget = call.admit(policy)
+                cap = call.admit(policy)
                 validation.check(request)
-                async with asyncio.timeout(budget) as call.limit:
+                async with asyncio.timeout(cap) as call.limit:
                     return await behaviour(request, context)
             return await call.abort()
 
@@ -112,12 +110,12 @@ class Chassis(grpc.aio.ServerInterceptor):
     def _stream(self, path: str, policy: Policy, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> None:
             with Call(self, path, context) as call:
-                budget = call.admit(policy)
+                cap = call.admit(policy)
                 validation.check(request)
                 if policy.max_deadline is None:
                     call.live_until_drain()
                 async with (
-                    asyncio.timeout(budget) as call.limit,
+                    asyncio.timeout(cap) as call.limit,
                     aclosing(behaviour(request, context)) as responses,
                 ):
                     async for response in responses:
@@ -144,7 +142,7 @@ class Call:
         self._caller: Identity | None = None
         self._task: asyncio.Task[Any] | None = None
         self._started = monotonic()
-        self._span: AbstractContextManager[Span]
+        self._span: telemetry.continue_trace
         self.limit: asyncio.Timeout | None = None
         self.failure: MeshError | None = None
 
@@ -155,15 +153,16 @@ class Call:
                 parent = str(value)
             elif key == REQUEST_ID_KEY:
                 request_id = str(value)[:_LONGEST_REQUEST_ID]
-        telemetry.bind_request_id(request_id or new_id())
+        telemetry.bind_request_id(request_id or telemetry.new_request_id())
         self._span = telemetry.continue_trace(parent, self._path, SpanKind.SERVER)
         self._span.__enter__()
         self._chassis.in_flight += 1
         return self
 
     def admit(self, policy: Policy) -> float | None:
-        """Binds caller and deadline; returns the seconds this call may take.
+        """Binds caller and deadline; returns the seconds after which to cut the call, if any.
 
+        gRPC itself cuts it at the client's deadline; we do so only when the method allows less.
         Raises `Unauthenticated`, `PermissionDenied` or `DeadlineExceeded`.
         """
         (uri,) = self._context.auth_context().get("peer_spiffe_id") or (b"",)
@@ -177,9 +176,10 @@ class Call:
                 allowed_roles=",".join(sorted(policy.roles)),
             )
         set_caller(self._caller)
-        budget = deadline.accepted(self._context.time_remaining(), policy.max_deadline)
+        offered = self._context.time_remaining()
+        budget = deadline.accepted(offered, policy.max_deadline)
         deadline.bind(budget)
-        return budget
+        return None if budget == offered else budget
 
     def live_until_drain(self) -> None:
         """Marks a stream without end as one that a drain may cut."""
@@ -187,7 +187,7 @@ class Call:
             raise _draining()
         self._task = asyncio.current_task()
         if self._task is not None:
-            self._chassis._endless.add(self._task)
+            self._chassis.endless.add(self._task)
 
     def __exit__(
         self,
@@ -202,7 +202,7 @@ class Call:
         self._write_log(code, elapsed, error)
         self._chassis.in_flight -= 1
         if self._task is not None:
-            self._chassis._endless.discard(self._task)
+            self._chassis.endless.discard(self._task)
         self._span.__exit__(kind, error, traceback)
         return self.failure is not None
 

@@ -18,9 +18,8 @@ from mesh.health import Health, Probe
 from mesh.interceptors import Chassis
 from mesh.policy import service_policies
 from mesh.tls import server_credentials
+from mesh.wire import KEEPALIVE_OPTIONS, KEEPALIVE_TOLERATED_MS, SIZE_OPTIONS
 
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-MAX_METADATA_BYTES = 32 * 1024
 # Between "not serving" and the end of new calls, so that balancers look elsewhere first.
 LAME_DUCK_SECONDS = 0.3
 
@@ -114,16 +113,12 @@ def build(
 def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
     return [
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        *SIZE_OPTIONS,
+        *KEEPALIVE_OPTIONS,
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TOLERATED_MS),
         # Connections end now and then, so that clients learn of new replicas.
         ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
 
 

@@ -1,0 +1,277 @@
+"""PointsService over mutual TLS on a real Postgres, called by our own client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import pytest
+from go2asia.points.v1 import points_pb2, points_pb2_grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from devstack.certificates import Authority
+from devstack.postgres import Cluster
+from mesh.client import open_channel
+from mesh.db import Database
+from mesh.errors import InvalidArgument, PageTokenInvalid, PermissionDenied, RequestIdReused
+from mesh.migrate import migrate
+from mesh.testing import LoopServer
+from points_svc.errors import (
+    EffectiveTimeInFuture,
+    InsufficientFunds,
+    TransactionNotFound,
+    UnknownUnit,
+)
+from points_svc.posting import Desk
+from points_svc.servicer import MAX_BATCH_BYTES, PointsServicer
+
+_numbers = count(1)
+Stub = Any  # the generated async stub is known to type checkers only
+
+
+def posting(user_id: str, amount: int, **rest: Any) -> points_pb2.PostingDetails:
+    fields = {"unit": "G2A", "reason": "quest-completed", "reference": "action-1", **rest}
+    return points_pb2.PostingDetails(user_id=user_id, amount=amount, **fields)
+
+
+def award(user_id: str, amount: int, request_id: str = "", **rest: Any) -> points_pb2.AwardRequest:
+    request_id = request_id or f"award-{next(_numbers)}"
+    return points_pb2.AwardRequest(request_id=request_id, posting=posting(user_id, amount, **rest))
+
+
+def spend(user_id: str, amount: int, request_id: str = "", **rest: Any) -> points_pb2.SpendRequest:
+    request_id = request_id or f"spend-{next(_numbers)}"
+    return points_pb2.SpendRequest(request_id=request_id, posting=posting(user_id, amount, **rest))
+
+
+def batch(
+    *items: points_pb2.AwardRequest | points_pb2.SpendRequest,
+) -> points_pb2.BatchPostRequest:
+    request = points_pb2.BatchPostRequest()
+    for item in items:
+        if isinstance(item, points_pb2.AwardRequest):
+            request.items.add(award=item)
+        else:
+            request.items.add(spend=item)
+    return request
+
+
+@pytest.fixture(scope="module")
+def grpc_add_to_server() -> Any:
+    return points_pb2_grpc.add_PointsServiceServicer_to_server
+
+
+@pytest.fixture(scope="module")
+def grpc_servicer(
+    _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
+) -> Iterator[PointsServicer]:
+    name = make_database()
+    asyncio.run(migrate("points_svc", postgres.url(name)))
+    running = AsyncExitStack()
+
+    async def start() -> PointsServicer:
+        url = postgres.url(name, "points_app")
+        database = await running.enter_async_context(Database(url, application_name="points"))
+        return PointsServicer(await running.enter_async_context(Desk(database)), database)
+
+    yield _grpc_server.run(start())
+    _grpc_server.run(running.aclose())
+
+
+@pytest.fixture
+async def connect(grpc_server: object, grpc_addr: str, authority: Authority) -> AsyncIterator[Stub]:
+    """The service as Connect calls it."""
+    async with open_channel(grpc_addr, authority.issue("connect/connect")) as channel:
+        yield points_pb2_grpc.PointsServiceStub(channel)
+
+
+@pytest.fixture
+async def operator(
+    grpc_server: object, grpc_addr: str, authority: Authority
+) -> AsyncIterator[Stub]:
+    """The service as an operator calls it."""
+    async with open_channel(grpc_addr, authority.issue("operator/ops")) as channel:
+        yield points_pb2_grpc.PointsServiceStub(channel)
+
+
+async def balance(stub: Stub, user_id: str) -> points_pb2.Balance:
+    request = points_pb2.GetBalanceRequest(user_id=user_id, unit="G2A")
+    return (await stub.GetBalance(request)).balance
+
+
+async def test_an_award_is_booked_and_can_be_read_again(connect: Stub) -> None:
+    happened = Timestamp()
+    happened.FromDatetime(datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC))
+    request = award("ada", 25, metadata={"quest": "temple"}, effective_time=happened)
+    booked = (await connect.Award(request)).transaction
+
+    assert booked.request_id == request.request_id
+    assert booked.kind == points_pb2.TRANSACTION_KIND_AWARD
+    assert (booked.user_id, booked.unit, booked.amount) == ("ada", "G2A", 25)
+    assert (booked.reason, booked.reference) == ("quest-completed", "action-1")
+    assert dict(booked.metadata) == {"quest": "temple"}
+    assert booked.effective_time == happened
+    issued, received = booked.entries
+    assert (issued.account, issued.amount) == ("system:issuance", -25)
+    assert received == points_pb2.Entry(
+        account="user:ada", amount=25, balance_after=25, account_version=1
+    )
+    again = await connect.GetTransaction(
+        points_pb2.GetTransactionRequest(transaction_id=booked.transaction_id)
+    )
+    assert again.transaction == booked
+
+
+async def test_balances_follow(connect: Stub) -> None:
+    assert await balance(connect, "bea") == points_pb2.Balance(user_id="bea", unit="G2A")
+    await connect.Award(award("bea", 10))
+    await connect.Spend(spend("bea", 4))
+    assert await balance(connect, "bea") == points_pb2.Balance(
+        user_id="bea", unit="G2A", posted=6, available=6, version=2
+    )
+
+
+async def test_a_request_id_used_by_award_is_known_in_a_batch_and_back(connect: Stub) -> None:
+    first, second = award("cy", 5), award("cy", 6)
+    unary = await connect.Award(first)
+    results = (await connect.BatchPost(batch(first, second))).results
+    assert results[0].transaction == unary.transaction
+    assert (await connect.Award(second)).transaction == results[1].transaction
+    assert (await balance(connect, "cy")).posted == 11
+
+
+async def test_fifty_identical_awards_at_once_are_one(connect: Stub) -> None:
+    request = award("dan", 5)
+    answers = await asyncio.gather(*(connect.Award(request) for _ in range(50)))
+    assert len({answer.transaction.transaction_id for answer in answers}) == 1
+    assert (await balance(connect, "dan")).posted == 5
+
+
+async def test_a_reused_request_id_is_refused_in_both_forms(connect: Stub) -> None:
+    await connect.Award(award("eve", 5, "eve-1"))
+    with pytest.raises(RequestIdReused):
+        await connect.Award(award("eve", 6, "eve-1"))
+    [result] = (await connect.BatchPost(batch(award("eve", 7, "eve-1")))).results
+    assert result.error.reason == "REQUEST_ID_REUSED"
+
+
+async def test_request_ids_of_different_callers_do_not_meet(connect: Stub, operator: Stub) -> None:
+    await connect.Award(award("fay", 5, "fay-1"))
+    await operator.Award(award("fay", 6, "fay-1"))
+    assert (await balance(connect, "fay")).posted == 11
+
+
+async def test_one_malformed_item_of_256_fails_alone(connect: Stub) -> None:
+    items = [award("gus", 1) for _ in range(256)]
+    items[77].posting.amount = -5
+    results = (await connect.BatchPost(batch(*items))).results
+    assert [n for n, result in enumerate(results) if result.HasField("error")] == [77]
+    error = results[77].error
+    assert (error.reason, error.field) == (
+        "INVALID_ARGUMENT",
+        "items[77].award.posting.amount",
+    )
+    assert (await balance(connect, "gus")).posted == 255
+
+
+async def test_items_of_a_batch_are_decided_in_order_and_refused_one_by_one(
+    connect: Stub,
+) -> None:
+    request = batch(award("hal", 5), spend("hal", 9), spend("hal", 5), award("hal", 1, unit="DOGE"))
+    request.items.add()
+    results = (await connect.BatchPost(request)).results
+    assert [result.error.reason for result in results] == [
+        "",
+        "INSUFFICIENT_FUNDS",
+        "",
+        "UNKNOWN_UNIT",
+        "INVALID_ARGUMENT",
+    ]
+    assert dict(results[1].error.metadata) == {"available": "5", "amount": "9"}
+    assert (await balance(connect, "hal")).posted == 0
+
+
+async def test_a_batch_whose_answer_could_not_be_sent_is_refused_whole(connect: Stub) -> None:
+    metadata = {f"key-{number}": "x" * 500 for number in range(8)}
+    items = [award("ida", 1, metadata=metadata) for _ in range(MAX_BATCH_BYTES // 4_000)]
+    with pytest.raises(InvalidArgument, match="split"):
+        await connect.BatchPost(batch(*items))
+    results = (await connect.BatchPost(batch(*items[: len(items) * 3 // 4]))).results
+    assert all(result.HasField("transaction") for result in results)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"user_id": "never-awarded"}, InsufficientFunds),
+        ({"unit": "DOGE"}, UnknownUnit),
+        ({"effective_time": Timestamp(seconds=4_000_000_000)}, EffectiveTimeInFuture),
+        ({"effective_time": Timestamp(seconds=2**62)}, InvalidArgument),
+        ({"amount": 0}, InvalidArgument),
+        ({"unit": "g2a"}, InvalidArgument),
+        ({"user_id": "nul\0"}, InvalidArgument),
+        ({"metadata": {"nul": "\0"}}, InvalidArgument),
+    ],
+)
+async def test_refusals_arrive_as_the_class_that_was_raised(
+    connect: Stub, fields: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await connect.Spend(spend(**{"user_id": "jo", "amount": 1, **fields}))
+
+
+async def test_a_transaction_that_does_not_exist_is_not_found(connect: Stub) -> None:
+    unknown = "01939d5e-0000-7000-8000-000000000000"
+    with pytest.raises(TransactionNotFound) as missing:
+        await connect.GetTransaction(points_pb2.GetTransactionRequest(transaction_id=unknown))
+    assert missing.value.metadata == {"transaction_id": unknown}
+
+
+async def test_a_transaction_id_may_be_written_in_capitals(connect: Stub) -> None:
+    booked = (await connect.Award(award("kay", 1))).transaction
+    request = points_pb2.GetTransactionRequest(transaction_id=booked.transaction_id.upper())
+    assert (await connect.GetTransaction(request)).transaction == booked
+
+
+async def test_lists_are_newest_first_and_page_without_gap(connect: Stub, operator: Stub) -> None:
+    booked = []
+    for number in range(7):
+        unit = "XP" if number == 3 else "G2A"
+        answer = await connect.Award(award("lee", number + 1, unit=unit))
+        booked.insert(0, answer.transaction)
+
+    request = points_pb2.ListTransactionsRequest(user_id="lee", page_size=3)
+    seen = []
+    while True:
+        page = await operator.ListTransactions(request)
+        assert len(page.transactions) <= 3
+        seen += page.transactions
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert seen == booked
+
+    of_unit = points_pb2.ListTransactionsRequest(user_id="lee", unit="XP")
+    assert list((await operator.ListTransactions(of_unit)).transactions) == [booked[3]]
+
+
+async def test_a_page_token_of_another_query_is_refused(connect: Stub, operator: Stub) -> None:
+    await connect.BatchPost(batch(award("mia", 1), award("mia", 2)))
+    request = points_pb2.ListTransactionsRequest(user_id="mia", page_size=1)
+    request.page_token = (await operator.ListTransactions(request)).next_page_token
+    request.user_id = "lee"
+    with pytest.raises(PageTokenInvalid):
+        await operator.ListTransactions(request)
+
+
+async def test_only_operators_verify_and_find_it_sound(connect: Stub, operator: Stub) -> None:
+    await connect.BatchPost(batch(award("ned", 8), spend("ned", 3)))
+    with pytest.raises(PermissionDenied):
+        await connect.VerifyLedger(points_pb2.VerifyLedgerRequest())
+    report = await operator.VerifyLedger(points_pb2.VerifyLedgerRequest())
+    assert list(report.findings) == []
+    assert report.sums["G2A"] == 0
+    assert report.awarded["G2A"] >= 8
+    assert report.entries == 2 * report.transactions
