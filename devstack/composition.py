@@ -94,7 +94,7 @@ class Composition:
             parts.append(self._database(service, cluster))
             parts.append(self._service(service))
         if "connect" in self.services:
-            parts.append(self.nats.spec("nats", prepare=self.configure_nats))
+            parts.append(self.nats.spec("nats", prepare=lambda _group: self.configure_nats()))
         if "gateway" in self.services:
             parts += [self._devnet(), *self._wallet()]
         return parts

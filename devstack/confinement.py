@@ -3,7 +3,7 @@
 Postgres checks its user id and stops if it is 0. As an ordinary user nothing is needed. As root,
 two ways are tried in turn, each a command prefix, so that the server stays our direct child:
 
-1. a user namespace in which root looks like user 1000: files stay root's, nobody else is involved;
+1. a user namespace in which root looks like `nobody`: to everybody else, files stay root's;
 2. the user `nobody`, keeping only CAP_DAC_OVERRIDE: containers often forbid namespaces, and with
    this capability the state and the binaries may lie below folders that `nobody` cannot enter.
 """
@@ -54,8 +54,18 @@ def plain() -> Confinement:
 
 
 def user_namespace() -> Confinement:
-    """As ourselves, seen from inside as user 1000 (unshare(1) of util-linux)."""
-    prefix = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+    """As ourselves, seen from inside as `nobody` (unshare(1) of util-linux).
+
+    It must be a user that exists: initdb looks up its own name.
+    """
+    seen = pwd.getpwnam("nobody")
+    prefix = (
+        "unshare",
+        "--user",
+        f"--map-user={seen.pw_uid}",
+        f"--map-group={seen.pw_gid}",
+        "--",
+    )
     return Confinement(prefix, os.geteuid(), os.getegid())
 
 

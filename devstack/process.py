@@ -14,7 +14,7 @@ from devstack.watchdog import Watchdog
 LOG_CAP = 10_000_000  # bytes; one older file of this size is kept
 
 
-def _nothing() -> None: ...
+def _nothing(_group: int) -> None: ...
 
 
 class StartError(RuntimeError):
@@ -25,7 +25,8 @@ class StartError(RuntimeError):
 class Spec:
     """A process to run: its command, when it may start and when it counts as ready.
 
-    `prepare` runs before every start. `ready` is asked again and again; it must answer within a
+    `prepare` runs before every start, and is given the process group that any child of its own must
+    join. `ready` is asked again and again; it must answer within a
     few seconds. `after` names the processes and steps that must be ready first.
     """
 
@@ -34,7 +35,7 @@ class Spec:
     ready: Callable[[], bool]
     after: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    prepare: Callable[[], None] = _nothing
+    prepare: Callable[[int], None] = _nothing
     stop_signal: signal.Signals = signal.SIGTERM
     ready_within: float = 60  # seconds
 
@@ -65,7 +66,7 @@ class Process:
 
     def start(self) -> None:
         """Prepare and start; does not wait until ready."""
-        self.spec.prepare()
+        self.spec.prepare(self._watchdog.group)
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 self.spec.command,
