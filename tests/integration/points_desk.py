@@ -51,23 +51,29 @@ def migrated(cluster: Cluster, make_database: Callable[[], str]) -> LedgerDataba
 @asynccontextmanager
 async def replica(ledger: LedgerDatabase) -> AsyncIterator[Desk]:
     """The booking half of one service process."""
-    async with Database(ledger.app_url, application_name="points") as database:
-        async with Desk(database) as desk:
-            yield desk
+    async with (
+        Database(ledger.app_url, application_name="points") as database,
+        Desk(database) as desk,
+    ):
+        yield desk
 
 
 async def balance(ledger: LedgerDatabase, user_id: str, unit: str = "G2A") -> Account:
     """A user's account, read as the service reads it."""
-    async with Database(ledger.app_url, application_name="points") as database:
-        async with database.transaction(read_only=True) as connection:
-            return await Store(connection).balance(user_account(user_id, unit))
+    async with (
+        Database(ledger.app_url, application_name="points") as database,
+        database.transaction(read_only=True) as connection,
+    ):
+        return await Store(connection).balance(user_account(user_id, unit))
 
 
 async def audit(ledger: LedgerDatabase) -> Report:
     """What VerifyLedger would say."""
-    async with Database(ledger.app_url, application_name="points") as database:
-        async with database.transaction(isolation="REPEATABLE READ") as connection:
-            return await verify(connection)
+    async with (
+        Database(ledger.app_url, application_name="points") as database,
+        database.transaction(isolation="REPEATABLE READ") as connection,
+    ):
+        return await verify(connection)
 
 
 def award(user_id: str, amount: int, **rest: Any) -> Order:

@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import nacl.signing
 import pytest
+import pytest_asyncio
 from pytoniq import HighloadWalletV3, LiteBalancer, WalletV4R2
 from pytoniq_core import Address, Cell, HashMap, StateInit, begin_cell
 from pytoniq_core.tlb.custom.wallet import WalletMessage
@@ -15,6 +16,8 @@ from pytoniq_core.tlb.custom.wallet import WalletMessage
 from chain_gateway import contracts
 from chain_gateway.contracts.verify import differences, recompiled
 from ton_devnet.testing import Devnet
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TON = 10**9
 MINT_AMOUNT = TON // 20
@@ -24,13 +27,16 @@ COMMON = begin_cell().store_string("https://x.test/items/").end_cell()
 
 
 class Stage:
-    """A network with a minting wallet and an owner wallet, and the collection deployed."""
+    """A network's two wallets, one that mints and one that owns, and a collection of its own."""
 
-    def __init__(self, client: LiteBalancer, minter: HighloadWalletV3, owner: WalletV4R2) -> None:
-        self.client, self.minter, self.owner = client, minter, owner
-        self._query_ids = itertools.count(10)
+    def __init__(self, cast: "Cast", number: int) -> None:
+        self.client, self.minter, self.owner = cast.client, cast.minter, cast.owner
+        self._query_ids = cast.query_ids
+        minter, owner = cast.minter, cast.owner
+        common = begin_cell().store_slice(COMMON.begin_parse()).store_ref(text(str(number)))
         royalty = begin_cell().store_uint(25, 16).store_uint(1000, 16)
-        content = begin_cell().store_ref(COLLECTION_CONTENT).store_ref(COMMON).end_cell()
+        content = begin_cell().store_ref(COLLECTION_CONTENT)
+        content = content.store_ref(common.end_cell()).end_cell()
         minters = HashMap(256, value_serializer=lambda _src, _dest: None)
         minters.set_int_key(int.from_bytes(minter.address.hash_part, "big"), b"")
         data = begin_cell().store_address(owner.address).store_uint(0, 64)
@@ -44,7 +50,14 @@ class Stage:
         await self.minter.raw_transfer(list(messages), query_id=next(self._query_ids))
 
     async def by_owner(self, to: Address, value: int, body: Cell) -> None:
+        """Send, and wait until the wallet can send again."""
+        seqno = await self.owner.get_seqno()
         await self.owner.transfer(to, value, body)
+
+        async def sent() -> bool:
+            return bool(await self.owner.get_seqno() > seqno)
+
+        await eventually(sent)
 
     async def item(self, index: int) -> Address:
         stack = await self.client.run_get_method(
@@ -116,6 +129,17 @@ def transfer_body(to: Address, answer: Address, forward: int = 0) -> Cell:
     return body.end_cell()
 
 
+@dataclass(frozen=True)
+class Cast:
+    """What the tests of this file share; each gets its own collection."""
+
+    client: LiteBalancer
+    minter: HighloadWalletV3
+    owner: WalletV4R2
+    query_ids: Iterator[int]
+    numbers: Iterator[int]
+
+
 async def wallets(net: Devnet, client: LiteBalancer) -> tuple[HighloadWalletV3, WalletV4R2]:
     minter = await HighloadWalletV3.from_private_key(client, key(1))
     owner = await WalletV4R2.from_private_key(client, key(2), version="v4r2")
@@ -134,21 +158,28 @@ async def wallets(net: Devnet, client: LiteBalancer) -> tuple[HighloadWalletV3, 
     return minter, owner
 
 
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    async with Devnet(tmp_path / "ton", "--block-interval", "0.005") as net:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cast(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cast]:
+    state = tmp_path_factory.mktemp("ton")
+    async with Devnet(state, "--block-interval", "0.005", "--idle-interval", "0.5") as net:
         client = LiteBalancer.from_config(net.config, trust_level=1)
         await client.start_up()
         try:
-            stage = Stage(client, *await wallets(net, client))
-            await stage.mint(message(stage.collection, TON, Cell.empty(), stage.init))
-            await eventually(lambda: stage.exists(stage.collection))
-            yield stage
+            minter, owner = await wallets(net, client)
+            yield Cast(client, minter, owner, itertools.count(10), itertools.count(1))
         finally:
             await client.close_all()
 
 
-def test_committed_code_belongs_to_the_sources() -> None:
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(cast: Cast) -> Stage:
+    stage = Stage(cast, next(cast.numbers))
+    await stage.mint(message(stage.collection, TON, Cell.empty(), stage.init))
+    await eventually(lambda: stage.exists(stage.collection))
+    return stage
+
+
+async def test_committed_code_belongs_to_the_sources() -> None:
     assert differences() == []
     assert recompiled() is not False
 
@@ -242,7 +273,6 @@ async def test_owner_transfers_and_content_is_edited_by_the_collection_only(stag
     await eventually(touched)
     assert (await stage.item_data(0))[4].hash == text("a").hash
 
-    await eventually(lambda: _seqno_above(stage, 1))
     await stage.by_owner(item, TON // 10, transfer_body(other, owner, forward=TON // 100))
 
     async def moved() -> bool:
@@ -260,10 +290,6 @@ async def test_owner_transfers_and_content_is_edited_by_the_collection_only(stag
     assert await stage.owner_of(0) == other
 
 
-async def _seqno_above(stage: Stage, seqno: int) -> bool:
-    return int(await stage.owner.get_seqno()) > seqno
-
-
 async def test_getters_and_royalty_answer_as_the_standards_say(stage: Stage) -> None:
     run = stage.client.run_get_method
     next_index, content, owner = await run(stage.collection, "get_collection_data", [])
@@ -275,7 +301,7 @@ async def test_getters_and_royalty_answer_as_the_standards_say(stage: Stage) -> 
 
     tail = (await run(stage.collection, "get_nft_content", [0, text("0.json")]))[0].begin_parse()
     assert (tail.load_uint(8), tail.load_string(21)) == (1, "https://x.test/items/")
-    assert tail.load_ref().hash == text("0.json").hash
+    assert [ref.hash for ref in tail.refs][-1] == text("0.json").hash
     for prefix in (0, 1):
         whole = begin_cell().store_uint(prefix, 8).store_string("content").end_cell()
         assert (await run(stage.collection, "get_nft_content", [0, whole]))[0].hash == whole.hash

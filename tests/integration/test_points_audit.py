@@ -19,6 +19,11 @@ from tests.integration.points_desk import (
     spend,
 )
 
+UNGUARDED = (
+    "SET LOCAL session_replication_role = replica",
+    "ALTER TABLE accounts DROP CONSTRAINT accounts_floor_check",
+)
+
 
 @pytest.fixture(scope="module")
 def ledger(postgres: Cluster, make_database: Callable[[], str]) -> LedgerDatabase:
@@ -39,17 +44,17 @@ def _bookings(ledger: LedgerDatabase) -> None:
 
 async def forged(ledger: LedgerDatabase, *statements: str) -> Report:
     """What the audit says after the superuser went behind every constraint's back."""
-    async with Database(ledger.admin_url, application_name="mallory") as database:
-        async with database.transaction() as connection:
-            await connection.execute(text("SET LOCAL session_replication_role = replica"))
-            await connection.execute(
-                text("ALTER TABLE accounts DROP CONSTRAINT accounts_floor_check")
-            )
-            for statement in statements:
-                assert (await connection.execute(text(statement))).rowcount > 0
-            report = await verify(connection)
-            await connection.rollback()
-            return report
+    async with (
+        Database(ledger.admin_url, application_name="mallory") as database,
+        database.transaction() as connection,
+    ):
+        for opening in UNGUARDED:
+            await connection.execute(text(opening))
+        for statement in statements:
+            assert (await connection.execute(text(statement))).rowcount > 0
+        report = await verify(connection)
+        await connection.rollback()
+        return report
 
 
 async def test_a_sound_ledger_has_no_findings(ledger: LedgerDatabase) -> None:
