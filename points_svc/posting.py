@@ -68,7 +68,9 @@ async def _book(store: Store, orders: Sequence[Order]) -> list[Transaction | Mes
     # committed, so what it booked is seen here and not mistaken for funds that ran out.
     known = await store.recall([order.key for order in orders])
     batch = Batch(book, await store.moment(), known)
-    outcomes = [batch.decide(order) for order in orders]
+    # Rising in the order of decision, which a user's list of transactions follows.
+    ids = sorted(new_id() for _ in orders)
+    outcomes = [batch.decide(order, new) for order, new in zip(orders, ids, strict=True)]
     await store.write(batch.booked, book.changed())
     return outcomes
 
@@ -89,8 +91,8 @@ class Batch:
         """What this batch books, in order, each request id once."""
         return list(self._new.values())
 
-    def decide(self, order: Order) -> Transaction | MeshError:
-        """The order's transaction, new or known, or why there is none."""
+    def decide(self, order: Order, transaction_id: str) -> Transaction | MeshError:
+        """The order's transaction, known or new with this id, or why there is none."""
         key = order.key
         if (answer := self._known.get(key)) is not None:
             return answer
@@ -98,13 +100,13 @@ class Batch:
             same = earlier[0] == key
             return earlier[1] if same else RequestIdReused(request_id=key.request_id)
         try:
-            made = self._post(order.instruction)
+            made = self._post(order.instruction, transaction_id)
         except MeshError as refusal:
             return refusal
         self._new[key.scope, key.request_id] = key, made
         return made
 
-    def _post(self, instruction: Instruction) -> Transaction:
+    def _post(self, instruction: Instruction, transaction_id: str) -> Transaction:
         now = self._moment.now
         effective_time = instruction.effective_time or now
         if effective_time > now + CLOCK_LEEWAY:
@@ -112,4 +114,4 @@ class Batch:
         if instruction.unit not in self._moment.units:
             raise UnknownUnit(instruction.unit)
         entries = self._book.post(instruction.postings)
-        return Transaction(new_id(), instruction, min(effective_time, now), now, entries)
+        return Transaction(transaction_id, instruction, min(effective_time, now), now, entries)

@@ -257,6 +257,17 @@ async def test_lists_are_newest_first_and_page_without_gap(connect: Stub, operat
     assert list((await operator.ListTransactions(of_unit)).transactions) == [booked[3]]
 
 
+async def test_lists_show_one_batch_in_the_order_it_was_decided(
+    connect: Stub, operator: Stub
+) -> None:
+    items = [award("moe", 5), *(spend("moe", 1) for _ in range(5))]
+    await connect.BatchPost(batch(*items))
+    page = await operator.ListTransactions(points_pb2.ListTransactionsRequest(user_id="moe"))
+    assert [booked.request_id for booked in page.transactions] == [
+        item.request_id for item in reversed(items)
+    ]
+
+
 async def test_a_page_token_of_another_query_is_refused(connect: Stub, operator: Stub) -> None:
     await connect.BatchPost(batch(award("mia", 1), award("mia", 2)))
     request = points_pb2.ListTransactionsRequest(user_id="mia", page_size=1)
