@@ -10,8 +10,10 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from mesh.config import TlsFiles
+from mesh.health import Health
 from mesh.interceptors import Chassis
 from mesh.policy import Policy, service_policies
 from mesh.tls import server_credentials
@@ -68,4 +70,6 @@ class LoopServer:
         self._loop.close()
 
     async def _build(self) -> grpc.aio.Server:
-        return grpc.aio.server(interceptors=[Chassis(self._policies)])
+        server = grpc.aio.server(interceptors=[Chassis(self._policies)])
+        health_pb2_grpc.add_HealthServicer_to_server(Health((), {}), server)  # clients ask
+        return server

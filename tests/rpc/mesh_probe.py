@@ -1,10 +1,9 @@
 """What the chassis tests serve: a tiny Points, a tiny feed, and a contract with odd policies.
 
 Run as a program, with the folder of the test's certificates, it serves Points in a process that a
-test may kill, and prints its address.
+test may end, on a port that its log tells.
 """
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,8 +17,9 @@ from go2asia.points.v1 import points_pb2, points_pb2_grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2
 
 from devstack.certificates import Authority
+from mesh import telemetry
 from mesh.config import ServiceSettings
-from mesh.server import Registration, running
+from mesh.server import Registration, run, running, serve
 
 POINTS = "go2asia.points.v1.PointsService"
 NFT = "go2asia.nft.v1.NftService"
@@ -103,12 +103,12 @@ def serving(
     """Serves during the block, which receives the address."""
 
     @asynccontextmanager
-    async def serve() -> AsyncIterator[str]:
+    async def address() -> AsyncIterator[str]:
         chosen = settings(authority, **overrides)
         async with running(chosen, registrations, probes=probes or {}) as port:
             yield f"localhost:{port}"
 
-    return serve()
+    return address()
 
 
 def _declare(name: str, policies: Sequence[tuple[str, policy_pb2.MethodPolicy | None]]) -> None:
@@ -150,14 +150,14 @@ _declare(BARE, [("Anything", None)])
 WATCH = nft_pb2.WatchMintStatusRequest(user_id="ada")
 
 
-async def _serve_until_killed(certificates: Path) -> None:
+async def _serve(certificates: Path) -> None:
     async def answer(request: Any) -> points_pb2.GetBalanceResponse:
         return points_pb2.GetBalanceResponse()
 
-    async with serving(Authority(certificates), points(answer)) as address:
-        print(address, flush=True)
-        await asyncio.Event().wait()
+    chosen = settings(Authority(certificates))
+    telemetry.start("points", chosen)
+    await serve(chosen, [points(answer)], probes={})
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve_until_killed(Path(sys.argv[1])))
+    run(_serve(Path(sys.argv[1])))

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import json
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,7 +113,7 @@ async def test_one_of_two_replicas_is_killed_and_no_caller_notices(authority: Au
         return EMPTY
 
     async with (
-        _killable(authority) as (victim, one),
+        _program(authority) as (victim, one),
         serving(authority, points(count)) as two,
         open_channel(f"{one},{two}", authority.issue("bff/web")) as channel,
     ):
@@ -125,6 +127,19 @@ async def test_one_of_two_replicas_is_killed_and_no_caller_notices(authority: Au
         before = served
         await asyncio.gather(*calls)
         assert served - before > 400
+
+
+async def test_sigterm_ends_the_program_in_order(authority: Authority) -> None:
+    async with _program(authority) as (program, address):
+        async with open_channel(address, authority.issue("bff/web")) as channel:
+            await points_pb2_grpc.PointsServiceStub(channel).GetBalance(BALANCE)
+        program.send_signal(signal.SIGTERM)
+        assert program.stdout is not None
+        async with asyncio.timeout(5):
+            log = await program.stdout.read()
+            assert await program.wait() == 0
+    events = [json.loads(line)["event"] for line in log.splitlines()]
+    assert events == ["draining", "stopped"]
 
 
 async def test_an_unhealthy_replica_gets_no_calls(
@@ -175,7 +190,7 @@ async def _many_calls(stub: points_pb2_grpc.PointsServiceStub) -> None:
 
 
 @asynccontextmanager
-async def _killable(authority: Authority) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def _program(authority: Authority) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.rpc.mesh_probe", str(authority.folder)),
         stdout=asyncio.subprocess.PIPE,
@@ -189,11 +204,11 @@ async def _killable(authority: Authority) -> AsyncIterator[tuple[asyncio.subproc
         await process.wait()
 
 
-async def _address(output: asyncio.StreamReader) -> str:
+async def _address(log: asyncio.StreamReader) -> str:
     async with asyncio.timeout(20):
-        async for line in output:
-            if line.startswith(b"localhost:"):
-                return line.decode().strip()
+        async for line in log:
+            if (entry := json.loads(line))["event"] == "started":
+                return f"localhost:{entry['port']}"
     raise AssertionError("The replica ended without serving.")
 
 
