@@ -14,7 +14,7 @@ STREAM_EVICTED, RESUME_TOKEN_EXPIRED and RESUME_TOKEN_INVALID.
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Protocol, TypeVar
 
@@ -75,7 +75,9 @@ async def watch(
         await asyncio.sleep(_pause(failures))
 
 
-async def _patiently(stream: AsyncIterable[Message], silence: float) -> AsyncIterator[Message]:
+async def _patiently(
+    stream: AsyncIterable[Message], silence: float
+) -> AsyncGenerator[Message, None]:
     messages = aiter(stream)
     try:
         while True:

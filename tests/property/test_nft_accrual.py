@@ -1,0 +1,92 @@
+"""Progress does not depend on the order of rewards, nor on how they are batched."""
+
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nft_svc.accrual import Accrual, Reward, Standing
+from nft_svc.audit import Origin
+from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, check_levels
+from nft_svc.progress import Progress, advance
+
+COUNTERS = ("quests", "cities", "friends")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+rewards = st.lists(st.tuples(st.sampled_from(COUNTERS), st.integers(1, 9)), max_size=30)
+
+
+@st.composite
+def types(draw: st.DrawFn) -> NftType:
+    """A type whose levels each ask for at least what the one before asked for."""
+    levels: list[LevelRule] = []
+    thresholds: dict[str, int] = {}
+    for number in range(1, draw(st.integers(1, 6)) + 1):
+        more = draw(
+            st.dictionaries(st.sampled_from(COUNTERS), st.integers(1, 12), min_size=1, max_size=3)
+        )
+        thresholds = {
+            counter: thresholds.get(counter, 0) + more.get(counter, 0)
+            for counter in COUNTERS
+            if counter in thresholds or counter in more
+        }
+        levels.append(LevelRule(number, thresholds, {}, draw(st.booleans())))
+    check_levels(COUNTERS, levels)
+    return NftType(
+        "explorer", "Explorer", "", COUNTERS, None, "", OnchainPolicy.AUTO, TokenStandard.NFT,
+        tuple(levels),
+    )  # fmt: skip
+
+
+def highest(nft_type: NftType, progress: Progress) -> int:
+    """The definition: the highest level all of whose thresholds are reached."""
+    return max((r.level for r in nft_type.levels if r.reached(progress.counters)), default=0)
+
+
+@given(types(), rewards, st.randoms())
+def test_any_order_comes_to_the_same_end(
+    nft_type: NftType, given_rewards: list[tuple[str, int]], random: Any
+) -> None:
+    shuffled = random.sample(given_rewards, len(given_rewards))
+    ends = []
+    for order in (given_rewards, shuffled):
+        progress = Progress()
+        for counter, increment in order:
+            before = progress
+            progress = advance(progress, nft_type, counter, increment)
+            assert progress.level >= before.level
+            assert progress.level == highest(nft_type, progress)
+        ends.append(progress)
+    assert ends[0] == ends[1]
+
+
+@given(types(), rewards, st.lists(st.integers(1, 5), min_size=30, max_size=30))
+def test_any_batching_comes_to_the_same_end(
+    nft_type: NftType, given_rewards: list[tuple[str, int]], sizes: list[int]
+) -> None:
+    one_by_one = settle(nft_type, given_rewards, [1] * len(given_rewards))
+    assert settle(nft_type, given_rewards, sizes) == one_by_one
+    standing, outcomes, mints = one_by_one
+    assert len(mints) <= 1
+    assert standing.progress.level == max((level for _, level, _ in outcomes), default=0)
+
+
+def settle(nft_type: NftType, given_rewards: list[tuple[str, int]], sizes: list[int]) -> Any:
+    """What the user has in the end, the outcomes, and the content of the mints, batch by batch."""
+    ids = count(1)
+    standing, outcomes, mints = Standing(Progress()), [], []
+    left, batches = list(given_rewards), iter(sizes)
+    while left:
+        size = next(batches)
+        batch, left = left[:size], left[size:]
+        accrual = Accrual(
+            {"explorer": nft_type}, {("ada", "explorer"): standing}, NOW, lambda: str(next(ids))
+        )
+        for counter, increment in batch:
+            reward = Reward("ada", "explorer", counter, increment, "", Origin("connect/connect"))
+            outcome = accrual.apply(reward)
+            outcomes.append((outcome.counter_value, outcome.level, outcome.level_raised))
+        standing = accrual.changed["ada", "explorer"]
+        mints += [mint.content for mint, _ in accrual.mints]
+    return standing, outcomes, mints
