@@ -133,14 +133,8 @@ class Database:
             async with self._engine.connect() as connection:
                 if options:
                     await connection.execution_options(**options)
-                try:
-                    async with connection.begin():
-                        yield connection
-                except psycopg.Error as error:
-                    # SQLAlchemy did not see it happen, so it must be told not to lend it again.
-                    if is_out_of_reach(error):
-                        await connection.invalidate(error)
-                    raise
+                async with connection.begin():
+                    yield connection
         except PoolTimeout as error:
             raise Overloaded("No database connection became free; try again later.") from error
         except (DBAPIError, psycopg.Error) as error:

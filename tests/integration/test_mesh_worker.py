@@ -68,7 +68,11 @@ async def record(connection: Connection, settlements: Sequence[Settlement]) -> N
 
 
 def worker(database: Database, queue: Queue = QUEUE, **options: Any) -> Worker:
-    defaults = {"handle": done, "settle": record, "poll": timedelta(milliseconds=10)}
+    defaults: dict[str, Any] = {
+        "handle": done,
+        "settle": record,
+        "poll": timedelta(milliseconds=10),
+    }
     return Worker(database, queue, "lane", **(defaults | options))
 
 

@@ -1,7 +1,5 @@
 """Errors name themselves once and come back from the wire as the same class."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from mesh import errors
@@ -9,9 +7,8 @@ from mesh.errors import Conflict, Kind, MeshError, NotFound, Overloaded, Unavail
 
 
 @pytest.fixture(autouse=True)
-def private_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def private_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "_registry", dict(errors._registry))
-    return
 
 
 def declare(reason: str, domain: str = "test.go2asia") -> type[MeshError]:
