@@ -191,6 +191,23 @@ async def test_the_server_caps_the_deadline(authority: Authority) -> None:
         assert cut.is_set()
 
 
+async def test_the_clients_deadline_stops_the_work(authority: Authority) -> None:
+    stopped = asyncio.Event()
+
+    async def sleep(request: object) -> points_pb2.GetBalanceResponse:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            stopped.set()
+        return EMPTY
+
+    async with stub(authority, sleep) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.GetBalance(BALANCE, timeout=0.2)
+        async with asyncio.timeout(1):
+            await stopped.wait()
+
+
 async def test_the_default_deadline_is_the_policys(authority: Authority) -> None:
     budgets: list[float | None] = []
 
