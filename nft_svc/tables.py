@@ -44,9 +44,9 @@ ALIVE_OR_DONE = text("state NOT IN ('FAILED', 'CANCELLED')")
 catalog = Table(
     "nft_catalog",
     metadata,
-    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
     Column("version", BigInteger, nullable=False, server_default=text("0")),
-    CheckConstraint("only", name="one_row"),
+    CheckConstraint("single", name="one_row"),
 )
 
 types = Table(
@@ -150,10 +150,10 @@ audit_log = Table(
 feed_head = Table(
     "nft_feed_head",
     metadata,
-    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
     Column("position", BigInteger, nullable=False, server_default=text("0")),
     Column("epoch", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
-    CheckConstraint("only", name="one_row"),
+    CheckConstraint("single", name="one_row"),
     postgresql_with={"fillfactor": 10},
 )
 

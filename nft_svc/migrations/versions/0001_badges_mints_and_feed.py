@@ -7,10 +7,10 @@ down_revision = None
 
 TABLES = """
 CREATE TABLE nft_catalog (
-    "only" BOOLEAN DEFAULT true NOT NULL,
+    single BOOLEAN DEFAULT true NOT NULL,
     version BIGINT DEFAULT 0 NOT NULL,
-    CONSTRAINT nft_catalog_pkey PRIMARY KEY ("only"),
-    CONSTRAINT nft_catalog_one_row CHECK (only)
+    CONSTRAINT nft_catalog_pkey PRIMARY KEY (single),
+    CONSTRAINT nft_catalog_one_row CHECK (single)
 );
 
 CREATE TABLE nft_types (
@@ -105,11 +105,11 @@ CREATE TABLE nft_audit_log (
 CREATE INDEX nft_audit_log_of_subject ON nft_audit_log (subject, entry_id);
 
 CREATE TABLE nft_feed_head (
-    "only" BOOLEAN DEFAULT true NOT NULL,
+    single BOOLEAN DEFAULT true NOT NULL,
     position BIGINT DEFAULT 0 NOT NULL,
     epoch UUID DEFAULT gen_random_uuid() NOT NULL,
-    CONSTRAINT nft_feed_head_pkey PRIMARY KEY ("only"),
-    CONSTRAINT nft_feed_head_one_row CHECK (only)
+    CONSTRAINT nft_feed_head_pkey PRIMARY KEY (single),
+    CONSTRAINT nft_feed_head_one_row CHECK (single)
 ) WITH (fillfactor = 10);
 
 CREATE TABLE nft_feed (
@@ -175,6 +175,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON nft_submissions TO nft_app;
 
 
 def upgrade() -> None:
-    op.execute(TABLES)
-    op.execute(ROWS)
-    op.execute(GRANTS)
+    for statement in (TABLES + ROWS + GRANTS).split(";\n"):
+        if statement.strip():
+            op.execute(statement)
