@@ -4,13 +4,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from devstack.composition import OPERATOR, SERVICES
+from devstack.composition import OPERATOR, SERVICES, Service
 from devstack.process import StartError
 from devstack.stack import DEFAULT_STATE, Stack
 from devstack.state import StackRunningError, published, running_pid
@@ -23,15 +24,22 @@ State = Annotated[
 ]
 
 
+Only = Annotated[
+    list[Service] | None,
+    typer.Option(help="Start this service and what it needs, not all; may be repeated."),
+]
+
+
 @app.command()
-def up(state: State = DEFAULT_STATE) -> None:
+def up(state: State = DEFAULT_STATE, only: Only = None) -> None:
     """Start everything and serve until Ctrl-C."""
     for sign in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    services = only or SERVICES
     try:
-        with Stack.running(state) as stack:
-            typer.echo(guide(stack))
+        with Stack.running(state, services=services) as stack:
+            typer.echo(guide(stack, services))
             while stack.guarded:
                 time.sleep(1)
             typer.echo("The watchdog is gone; stopping, as nothing would clean up after a crash.")
@@ -74,11 +82,10 @@ def down(state: State = DEFAULT_STATE, within: float = 60) -> None:
     typer.echo("Stopped.")
 
 
-def guide(stack: Stack) -> str:
+def guide(stack: Stack, services: Sequence[str]) -> str:
     """What a developer needs to find their way in a running stack."""
     tls = stack.tls(OPERATOR)
-    address = stack.address("points")
-    lines = [f"  {name:<8} {stack.address(name)}  {stack.metrics_url(name)}" for name in SERVICES]
+    lines = [f"  {name:<8} {stack.address(name)}  {stack.metrics_url(name)}" for name in services]
     return "\n".join(
         [
             "\nThe stack is up.",
@@ -89,7 +96,7 @@ def guide(stack: Stack) -> str:
             f"logs          {stack.logs}/<name>.log",
             "Ask a service whether it serves:",
             f"  buf curl --protocol grpc --cacert {tls.ca} --cert {tls.cert} --key {tls.key} \\",
-            f"    https://{address}/grpc.health.v1.Health/Check",
+            f"    https://{stack.address(services[0])}/grpc.health.v1.Health/Check",
             "Ctrl-C stops everything.\n",
         ]
     )

@@ -1,5 +1,6 @@
 """What the stack consists of: which processes and steps, in which order, with which environment."""
 
+import enum
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -15,13 +16,24 @@ from devstack.process import Spec
 from devstack.supervisor import Step, Supervisor
 
 ROOT = Path(__file__).parents[1]
+
+
+class Service(enum.StrEnum):
+    """Our services, by the name that their certificates, databases and variables use."""
+
+    CONNECT = "connect"
+    POINTS = "points"
+    NFT = "nft"
+    GATEWAY = "gateway"
+
+
+SERVICES = tuple(Service)
 MODULES = {
     "connect": "connect_svc",
     "points": "points_svc",
     "nft": "nft_svc",
     "gateway": "chain_gateway",
 }
-SERVICES = tuple(MODULES)
 IDENTITIES = (
     *(f"{service}/{service}" for service in SERVICES),
     "nats/nats",

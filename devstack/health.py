@@ -6,14 +6,12 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh.config import TlsFiles
+from mesh.tls import channel_credentials
 
 
 def serving(address: str, tls: TlsFiles, *, timeout: float = 2) -> bool:
     """Whether the server at `address` answers SERVING within `timeout` seconds."""
-    credentials = grpc.ssl_channel_credentials(
-        tls.ca.read_bytes(), tls.key.read_bytes(), tls.cert.read_bytes()
-    )
-    with grpc.secure_channel(address, credentials) as channel:
+    with grpc.secure_channel(address, channel_credentials(tls)) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not list the methods
         try:
             answer = health.Check(health_pb2.HealthCheckRequest(), timeout=timeout)

@@ -19,8 +19,9 @@ from devstack.files import write
 from devstack.ports import LOOPBACK
 from devstack.process import Spec
 from mesh.config import TlsFiles
+from mesh.tls import client_context
 
-EVENTS = "economy.events.>"
+EVENTS = "economy.events"
 CONNECT_INBOX = "_INBOX.connect"
 
 
@@ -84,20 +85,38 @@ class NatsServer:
         except OSError:
             return False
 
+    def admits(self, tls: TlsFiles) -> bool:
+        """Whether the server takes this identity's connection now."""
+        context = client_context(tls)
+        try:
+            with socket.create_connection((LOOPBACK, self.port), timeout=2) as connection:
+                connection.recv(4096)  # INFO comes in the clear
+                with context.wrap_socket(connection, server_hostname=LOOPBACK) as encrypted:
+                    encrypted.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+                    return b"PONG" in encrypted.recv(4096)
+        except OSError:
+            return False
+
 
 def permissions(identity: str) -> dict[str, Any] | None:
     """What an identity may do on the bus, in NATS's own terms; None: it has no business there.
 
-    A domain service publishes events and hears whether they were stored, nothing else. Connect
-    manages its stream and reads it, through an inbox (`inbox_prefix` of the client) that domain
-    services cannot listen to: deliveries carry the events of all of them.
+    A domain service publishes its own events, on `economy.events.<name>`, and hears whether they
+    were stored, nothing else. Connect manages the streams, reads the events through an inbox
+    (`inbox_prefix` of the client) that domain services cannot listen to, as deliveries carry the
+    events of all of them, and publishes anything but events.
     """
-    match identity.partition("/")[0]:
+    role, _, name = identity.partition("/")
+    match role:
         case "domain-service":
             inbox = {"allow": ["_INBOX.>"], "deny": [f"{CONNECT_INBOX}.>"]}
-            return {"publish": [EVENTS], "subscribe": inbox}
+            return {"publish": [f"{EVENTS}.{name}", f"{EVENTS}.{name}.>"], "subscribe": inbox}
         case "connect":
-            return {"publish": ["$JS.API.>", "$JS.ACK.>"], "subscribe": [f"{CONNECT_INBOX}.>"]}
+            publish = {
+                "allow": ["$JS.API.>", "$JS.ACK.>", "economy.>"],
+                "deny": [f"{EVENTS}.>"],
+            }
+            return {"publish": publish, "subscribe": [f"{CONNECT_INBOX}.>"]}
         case "operator":
             return {"publish": [">"], "subscribe": [">"]}
         case _:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from devstack.certificates import Authority
 from devstack.composition import ROOT, SERVICES, STANDARD_PORTS, Composition
+from devstack.nats import permissions
 from devstack.ports import LOOPBACK, choose_ports
 from devstack.postgres import Cluster
 from devstack.state import StateFolder, take
@@ -118,9 +119,8 @@ class Stack:
         """The certificate of `<role>/<name>`; one that is new is let onto the event bus too."""
         known = identity in self._composition.authority.identities()
         files = self._composition.authority.issue(identity)
-        if not known and "nats" in self._supervisor.processes:
-            self._composition.configure_nats()
-            self._supervisor.processes["nats"].kill(signal.SIGHUP)
+        if not known and permissions(identity) and "nats" in self._supervisor.processes:
+            self._admit(files)
         return files
 
     def pid(self, name: str) -> int | None:
@@ -157,6 +157,16 @@ class Stack:
             }
             for name, supervised in self._supervisor.processes.items()
         ]
+
+    def _admit(self, files: TlsFiles) -> None:
+        nats = self._composition.nats
+        self._composition.configure_nats()
+        self.kill("nats", signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while not nats.admits(files):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"NATS does not let {files.cert} in; see {self.logs}/nats.log.")
+            time.sleep(0.02)
 
     def _event(self, name: str, event: str) -> None:
         with self._publishing:
