@@ -201,6 +201,7 @@ class _Reader:
                 "Nats-Msg-Id": f"{self._stream}:{delivery.sequence}",
                 "subject": delivery.subject,
                 "reason": reason,
+                "field": (error.field or "") if isinstance(error, MeshError) else "",
                 "error": " ".join(str(error).split())[:500],
             },
         )

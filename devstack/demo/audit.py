@@ -3,7 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from go2asia.gateway.v1 import chain_pb2
@@ -12,6 +12,11 @@ from go2asia.nft.v1 import nft_pb2
 from go2asia.nft.v1.nft_pb2_grpc import NftServiceStub
 from go2asia.points.v1 import points_pb2
 from go2asia.points.v1.points_pb2_grpc import PointsServiceStub
+
+if TYPE_CHECKING:
+    from go2asia.gateway.v1.chain_pb2_grpc import ChainServiceAsyncStub
+    from go2asia.nft.v1.nft_pb2_grpc import NftServiceAsyncStub
+    from go2asia.points.v1.points_pb2_grpc import PointsServiceAsyncStub
 
 PAGE = 500
 AT_ONCE = 16
@@ -48,7 +53,7 @@ async def audit(
 
 
 async def _audit_points(
-    expected: dict[str, Any], points: PointsServiceStub, findings: Findings
+    expected: dict[str, Any], points: "PointsServiceAsyncStub", findings: Findings
 ) -> None:
     for user_id, units in expected["points"].items():
         for unit, amount in units.items():
@@ -63,7 +68,10 @@ async def _audit_points(
 
 
 async def _audit_badges(
-    expected: dict[str, Any], nft: NftServiceStub, chain: ChainServiceStub, findings: Findings
+    expected: dict[str, Any],
+    nft: "NftServiceAsyncStub",
+    chain: "ChainServiceAsyncStub",
+    findings: Findings,
 ) -> None:
     levels: dict[str, dict[str, int]] = {}
     token = ""
@@ -92,7 +100,9 @@ async def _audit_badges(
         await asyncio.gather(*(_audit_item(mint, chain, findings) for mint in some))
 
 
-async def _audit_item(mint: nft_pb2.Mint, chain: ChainServiceStub, findings: Findings) -> None:
+async def _audit_item(
+    mint: nft_pb2.Mint, chain: "ChainServiceAsyncStub", findings: Findings
+) -> None:
     """Read the item back by its address and compare it with NFT's record."""
     where = mint.location
     request = chain_pb2.GetNftItemRequest(item_address=where.item_address)

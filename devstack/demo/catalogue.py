@@ -1,14 +1,17 @@
 """Brings rules and badge types of the demo's files into the running services."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from go2asia.connect.v1 import rules_pb2
-from go2asia.connect.v1.rules_pb2_grpc import RuleServiceStub
 from go2asia.nft.v1 import catalog_pb2
-from go2asia.nft.v1.catalog_pb2_grpc import NftCatalogServiceStub
 from google.protobuf.message import Message
 
 from mesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from go2asia.connect.v1.rules_pb2_grpc import RuleServiceAsyncStub
+    from go2asia.nft.v1.catalog_pb2_grpc import NftCatalogServiceAsyncStub
 
 
 def request_id(verb: str, message: Message) -> str:
@@ -17,7 +20,7 @@ def request_id(verb: str, message: Message) -> str:
     return f"demo-{verb}-{digest[:32]}"
 
 
-async def apply_badge(badge: catalog_pb2.NftType, catalogue: NftCatalogServiceStub) -> None:
+async def apply_badge(badge: catalog_pb2.NftType, catalogue: "NftCatalogServiceAsyncStub") -> None:
     """Create the type, or replace the definition that is there."""
     try:
         await catalogue.CreateNftType(
@@ -33,7 +36,7 @@ async def apply_badge(badge: catalog_pb2.NftType, catalogue: NftCatalogServiceSt
         )
 
 
-async def apply_rule(rule: rules_pb2.Rule, rules: RuleServiceStub) -> None:
+async def apply_rule(rule: rules_pb2.Rule, rules: "RuleServiceAsyncStub") -> None:
     """Create the rule, or write a new version of the one that is there."""
     try:
         await rules.CreateRule(

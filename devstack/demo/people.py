@@ -4,15 +4,18 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nacl.signing
 from go2asia.gateway.v1 import wallets_pb2 as pb
-from go2asia.gateway.v1.wallets_pb2_grpc import WalletLinkServiceStub
 from pytoniq.contract.wallets.wallet import WALLET_V4_R2_CODE
 from pytoniq_core import StateInit, begin_cell
 
 from mesh.clock import utc_now
 from mesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from go2asia.gateway.v1.wallets_pb2_grpc import WalletLinkServiceAsyncStub
 
 DOMAIN = "localhost"
 WALLET_ID = 698983191  # the default wallet id of v4r2 in workchain 0
@@ -81,7 +84,7 @@ def make_person(user_id: str, secret: bytes) -> Person:
     return Person(user_id, nacl.signing.SigningKey(seed))
 
 
-async def link_wallet(person: Person, wallets: WalletLinkServiceStub) -> None:
+async def link_wallet(person: Person, wallets: "WalletLinkServiceAsyncStub") -> None:
     """Link the person's wallet unless it is linked already."""
     try:
         known = await wallets.GetLinkedWallet(pb.GetLinkedWalletRequest(user_id=person.user_id))

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import grpc
-import nats
 from go2asia.connect.v1 import events_pb2 as pb
 from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
 from google.protobuf import json_format
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
@@ -23,6 +24,9 @@ from tenacity import (
 
 from cli.documents import Document, Mistake
 from mesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from go2asia.connect.v1.events_pb2_grpc import EventServiceAsyncStub
 
 Line = Document[pb.Event]
 Key = tuple[str, str]
@@ -70,7 +74,7 @@ async def send_by_rpc(
 
 
 async def send_by_bus(
-    lines: Sequence[Line], connect: Callable[[str], Awaitable[nats.NATS]], played: Played
+    lines: Sequence[Line], connect: Callable[[str], Awaitable[Client]], played: Played
 ) -> None:
     """Publish lines in the order of the file, each source with its own certificate.
 
@@ -101,7 +105,7 @@ async def _publish(stream: JetStreamContext, subject: str, body: bytes) -> None:
 
 
 async def await_answers(
-    lines: Sequence[Line], bus: JetStreamContext, events: EventServiceStub, played: Played
+    lines: Sequence[Line], bus: JetStreamContext, events: "EventServiceAsyncStub", played: Played
 ) -> None:
     """Wait until Connect knows every line's event or has dead-lettered it."""
     letters = await bus.pull_subscribe(
@@ -109,7 +113,7 @@ async def await_answers(
         stream="ECONOMY_DEAD_LETTER",
         config=ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_TIME,
-            opt_start_time=played.started.isoformat(),
+            opt_start_time=played.started,
         ),
     )
     refused = {mistake.line for mistake in played.rejected}
@@ -133,7 +137,7 @@ async def await_answers(
                 event = json_format.Parse(letter.data, pb.Event(), ignore_unknown_fields=True)
                 for line in waiting.pop(key_of(event), []):
                     wrong = Mistake(
-                        line.file, line.line, headers.get("field", ""), headers.get("message", "")
+                        line.file, line.line, headers.get("field", ""), headers.get("error", "")
                     )
                     played.rejected.append(wrong)
                 await letter.ack()
@@ -141,10 +145,12 @@ async def await_answers(
             continue
 
 
-async def _received_time(key: Key, events: EventServiceStub) -> datetime | None:
+async def _received_time(key: Key, events: "EventServiceAsyncStub") -> datetime | None:
     external = pb.ExternalKey(source=key[0], external_id=key[1])
     try:
-        story = await events.GetEvent(pb.GetEventRequest(external_key=external))
+        story: pb.GetEventResponse = await events.GetEvent(
+            pb.GetEventRequest(external_key=external)
+        )
     except MeshError as error:
         if error.reason == "EVENT_NOT_FOUND":
             return None

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import nats
 from go2asia.connect.v1 import reward_actions_pb2
 from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
 from go2asia.connect.v1.reward_actions_pb2_grpc import RewardActionServiceStub
@@ -20,6 +19,7 @@ from go2asia.gateway.v1.wallets_pb2_grpc import WalletLinkServiceStub
 from go2asia.nft.v1 import nft_pb2
 from go2asia.nft.v1.catalog_pb2_grpc import NftCatalogServiceStub
 from go2asia.nft.v1.nft_pb2_grpc import NftServiceStub
+from nats.aio.client import Client
 
 from devstack.demo.audit import Findings, audit
 from devstack.demo.catalogue import apply_badge, apply_rule
@@ -117,7 +117,7 @@ class Demo:
         for person in people:
             await link_wallet(person, wallets)
 
-    async def _bus(self, identity: str) -> nats.NATS:
+    async def _bus(self, identity: str) -> Client:
         return await connect_bus(self.stack.nats_url, self.stack.tls(identity), identity)
 
     async def _play(self) -> None:
