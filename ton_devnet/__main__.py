@@ -49,9 +49,12 @@ def _nanotons(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if seconds < 0:
-        raise argparse.ArgumentTypeError("give 0 or more seconds")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.001 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: give 0.001 to 3600 seconds")
     return seconds
 
 

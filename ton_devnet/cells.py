@@ -142,10 +142,24 @@ class Builder:
         return self.uint(int.from_bytes(cell.data, "big") >> (-cell.size % 8), cell.size)
 
     def cell(self) -> Cell:
+        return Cell(self._padded(), self.size, self.refs)
+
+    def digest(self) -> tuple[bytes, int]:
+        """(hash, depth) of the cell without making it; the references must be of level 0."""
+        depth = 0
+        body = bytes((len(self.refs), self.size // 8 + (self.size + 7) // 8)) + self._padded()
+        for ref in self.refs:
+            body += ref.depth.to_bytes(2, "big")
+            depth = max(depth, ref.depth + 1)
+        for ref in self.refs:
+            body += ref.hash
+        return hashlib.sha256(body).digest(), depth
+
+    def _padded(self) -> bytes:
         value, size = self.value, self.size
         if size % 8:
             value = ((value << 1) | 1) << (7 - size % 8)
-        return Cell(value.to_bytes((size + 7) // 8, "big"), size, self.refs)
+        return value.to_bytes((size + 7) // 8, "big")
 
 
 class Reader:

@@ -5,13 +5,12 @@ import itertools
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-
-from tonpy.libs.python_ton import PyCell
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from ton_devnet import history
+from ton_devnet.accounts import Accounts
 from ton_devnet.blocks import (
-    ACCOUNTS,
     HISTORY,
     KEY_BLOCK_SEQNO,
     AccountChange,
@@ -24,8 +23,8 @@ from ton_devnet.blocks import (
     shard_list,
     shard_state,
 )
-from ton_devnet.cells import Builder, Cell, from_boc, to_boc
-from ton_devnet.engine import Engine, Outcome, engine_cell, read_shard_account
+from ton_devnet.cells import BocError, Cell, from_boc, to_boc
+from ton_devnet.engine import Engine, Outcome, engine_cell
 from ton_devnet.messages import MessageRejectedError, parse_external, read_transaction
 from ton_devnet.store import WINDOW, AccountRow, Queued, Store, TransactionRow
 from ton_devnet.trie import Trie
@@ -33,17 +32,43 @@ from ton_devnet.trie import Trie
 LT_STEP = 1_000_000
 MAX_BLOCK_MESSAGES = 512
 """More waiting messages go into the next block, so that queries are answered in between."""
-CACHED_ACCOUNTS = 4096
 CLOCK_OFFSET = "clock_offset"
-
-NO_ACCOUNT = Builder().uint(0, 1).cell()
-_EMPTY_SHARD_ACCOUNT = to_boc(Builder().ref(NO_ACCOUNT).uint(0, 256).uint(0, 64).cell())
 
 log = logging.getLogger(__name__)
 
 
 class StateDamagedError(RuntimeError):
     """The stored chain does not add up; start with a new state folder, or bring back a copy."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What the messages of one block have done so far."""
+
+    end_lt: int
+    changes: dict[bytes, AccountChange] = field(default_factory=dict)
+    accounts: dict[bytes, AccountRow] = field(default_factory=dict)
+    transactions: list[TransactionRow] = field(default_factory=list)
+    sent: list[Queued] = field(default_factory=list)
+
+    def add(
+        self,
+        seqno: int,
+        message: Queued,
+        outcome: Outcome,
+        accounts: Accounts,
+        positions: Iterator[int],
+    ) -> None:
+        address, done = message.address, read_transaction(from_boc(outcome.transaction_boc)[0])
+        before = accounts.hash(address)
+        self.accounts[address] = accounts.put(address, outcome.account, outcome.account_boc)
+        earlier = self.changes.get(address, AccountChange(before, before, ()))
+        listed = (*earlier.transactions, (done.lt, done.cell))
+        self.changes[address] = AccountChange(earlier.before, accounts.hash(address), listed)
+        row = TransactionRow(address, done.lt, seqno, done.cell.hash, outcome.transaction_boc)
+        self.transactions.append(row)
+        self.sent += [Queued(next(positions), to, to_boc(cell)) for to, cell in done.sent]
+        self.end_lt = max(self.end_lt, done.end_lt)
 
 
 class Chain:
@@ -61,9 +86,8 @@ class Chain:
         self._waiting = {message.boc for message in self._queue}
         last = self._queue[-1].position if self._queue else 0
         self._positions = itertools.count(last + 1)
-        self._cells: OrderedDict[bytes, PyCell] = OrderedDict()
         self._recent: OrderedDict[int, Block] = OrderedDict()
-        self._accounts = Trie(ACCOUNTS)
+        self._accounts = Accounts(store)
         self._past = Past(None, None, Trie(HISTORY))
         if head := store.head():
             self._restore(head)
@@ -116,7 +140,7 @@ class Chain:
         self._waiting.add(boc)
 
     def _refusal(self, address: bytes, boc: bytes) -> str:
-        account = self.store.account(address, self.head.step.seqno) or _EMPTY_SHARD_ACCOUNT
+        account = self._accounts.boc(address)
         code = self.engine.refusal(account, from_boc(boc)[0], now=self.now())
         if code is None:
             why = "the account has no code and the message brings none; deploy or fund it first"
@@ -125,87 +149,42 @@ class Chain:
         return f"cannot apply external message to current state : 0:{address.hex()}: {why}"
 
     def endow(self, accounts: dict[bytes, bytes]) -> None:
-        """Put ShardAccount BoCs by address into the genesis block."""
-        rows = [self._place(address, engine_cell(boc), boc) for address, boc in accounts.items()]
-        self._seal(Step(KEY_BLOCK_SEQNO, self.now(), 0, 1), {}, rows, [], 0, [])
+        """Make the first block, with these ShardAccount BoCs by address."""
+        draft = Draft(end_lt=1)
+        for address, boc in accounts.items():
+            draft.accounts[address] = self._accounts.put(address, engine_cell(boc), boc)
+        self._seal(Step(KEY_BLOCK_SEQNO, self.now(), 0, 1), draft, ())
 
     def produce(self) -> Block:
         """Execute what is waiting, up to a block's limit, and seal it, empty or not."""
         start_lt, now, seqno = self._next_lt(), self.now(), self.head.step.seqno + 1
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BLOCK_MESSAGES))]
         self._waiting.difference_update(message.boc for message in batch)
-        changes: dict[bytes, AccountChange] = {}
-        accounts: dict[bytes, AccountRow] = {}
-        rows: list[TransactionRow] = []
-        sent: list[Queued] = []
-        end_lt = start_lt + 1
+        draft = Draft(end_lt=start_lt + 1)
         for message in batch:
             outcome = self._execute(message.address, message.boc, now, start_lt)
             if outcome is None:
                 log.info("dropped: 0:%s no longer accepts a message", message.address.hex())
                 continue
-            address, before = message.address, self._account_hash(message.address)
-            accounts[address] = self._place(address, outcome.account, outcome.account_boc)
-            done = read_transaction(from_boc(outcome.transaction_boc)[0])
-            earlier = changes.get(address, AccountChange(before, before, ()))
-            changes[address] = AccountChange(
-                earlier.before,
-                self._account_hash(address),
-                (*earlier.transactions, (done.lt, done.cell)),
-            )
-            hash, boc = done.cell.hash, outcome.transaction_boc
-            rows.append(TransactionRow(address, done.lt, seqno, hash, boc))
-            sent += [Queued(next(self._positions), to, to_boc(cell)) for to, cell in done.sent]
-            end_lt = max(end_lt, done.end_lt)
-        taken = batch[-1].position if batch else 0
-        step = Step(seqno, now, start_lt, end_lt)
-        return self._seal(step, changes, list(accounts.values()), rows, taken, sent)
+            try:
+                draft.add(seqno, message, outcome, self._accounts, self._positions)
+            except BocError as error:
+                # One strange contract must not stop the chain at the same message for ever.
+                log.error("dropped a message to 0:%s: %s", message.address.hex(), error)
+        return self._seal(Step(seqno, now, start_lt, draft.end_lt), draft, batch)
 
     def _next_lt(self) -> int:
         return (self.head.step.end_lt // LT_STEP + 1) * LT_STEP
 
     def _execute(self, address: bytes, boc: bytes, now: int, lt: int) -> Outcome | None:
         seed = hashlib.sha256(self.head.shard.id.root_hash).digest()
-        return self.engine.execute(self._cell(address), boc, now=now, lt=lt, seed=seed)
+        return self.engine.execute(self._accounts.cell(address), boc, now=now, lt=lt, seed=seed)
 
-    def _cell(self, address: bytes) -> PyCell:
-        cell = self._cells.get(address)
-        if cell is None:
-            boc = self.store.account(address, self.head.step.seqno) or _EMPTY_SHARD_ACCOUNT
-            cell = engine_cell(boc)
-        self._remember(address, cell)
-        return cell
-
-    def _remember(self, address: bytes, cell: PyCell) -> None:
-        self._cells[address] = cell
-        self._cells.move_to_end(address)
-        if len(self._cells) > CACHED_ACCOUNTS:
-            self._cells.popitem(last=False)
-
-    def _account_hash(self, address: bytes) -> bytes:
-        leaf = self._accounts.get(int.from_bytes(address, "big"))
-        return leaf[:32] if leaf else NO_ACCOUNT.hash
-
-    def _place(self, address: bytes, cell: PyCell, boc: bytes) -> AccountRow:
-        state = read_shard_account(cell)
-        leaf = state.account_hash + state.account_depth.to_bytes(2, "big")
-        leaf += state.last_transaction_hash + state.last_transaction_lt.to_bytes(8, "big")
-        self._accounts = self._accounts.set(int.from_bytes(address, "big"), leaf, state.balance)
-        self._remember(address, cell)
-        return AccountRow(address, state.balance, leaf, boc)
-
-    def _seal(
-        self,
-        step: Step,
-        changes: dict[bytes, AccountChange],
-        accounts: list[AccountRow],
-        rows: list[TransactionRow],
-        taken: int,
-        sent: list[Queued],
-    ) -> Block:
-        block = seal(self._past, step, self._accounts, changes, self.config)
-        self.store.commit(block, accounts, rows, taken, sent)
-        self._queue.extend(sent)
+    def _seal(self, step: Step, draft: Draft, batch: Sequence[Queued]) -> Block:
+        block = seal(self._past, step, self._accounts.trie, draft.changes, self.config)
+        rows, taken = list(draft.accounts.values()), batch[-1].position if batch else 0
+        self.store.commit(block, rows, draft.transactions, taken, draft.sent)
+        self._queue.extend(draft.sent)
         self._advance(block)
         return block
 
@@ -227,15 +206,14 @@ class Chain:
         stored, key_block = self.store.block(seqno), self.store.block(KEY_BLOCK_SEQNO)
         if stored is None or key_block is None:
             raise StateDamagedError(f"block {seqno} or the first block is missing")
-        items = ((int.from_bytes(a, "big"), leaf, grams) for a, leaf, grams in self.store.leaves())
-        self._accounts = Trie.build(ACCOUNTS, items)
+        accounts = self._accounts.trie
         earlier = history.restore(self.store, seqno - 1)
         is_first = seqno == KEY_BLOCK_SEQNO
         key_ref = None if is_first else key_block.master_ref()
         past = Past(self.store.block(seqno - 1), key_ref, earlier)
-        shard = shard_state(past, stored.step, self._accounts)
+        shard = shard_state(past, stored.step, accounts)
         shards = shard_list(stored.step, stored.shard.id)
-        master = master_state(past, stored.step, shards, self._accounts.extra, self.config)
+        master = master_state(past, stored.step, shards, accounts.extra, self.config)
         for state, sealed in ((shard, stored.shard), (master, stored.master)):
             if state.hash != sealed.root.child(2, 1).hash0:
                 raise StateDamagedError(f"block {seqno} does not lead to the stored accounts")
@@ -243,7 +221,7 @@ class Chain:
             stored.step,
             Sealed(stored.shard.id, stored.shard.root, shard),
             Sealed(stored.master.id, stored.master.root, master),
-            self._accounts,
+            accounts,
         )
         self._past = Past(None, key_ref, earlier)
         self._advance(head)

@@ -49,7 +49,17 @@ async def fund(folder: StateFolder, address: Address, nanotons: int) -> int:
             address, send_mode=1, value=nanotons, body=Cell.empty(), bounce=False
         )
         before = await _last_lt(client, address)
-        await wallet.raw_transfer([message], query_id=_random_query_id())
+        head = await client.get_masterchain_info_ext()
+        # Signed by the chain's clock: it may be far from the wall's.
+        body = wallet.raw_create_transfer_msg(
+            wallet.private_key,
+            wallet.wallet_id,
+            [message],
+            _random_query_id(),
+            wallet.timeout,
+            head["last_utime"],
+        )
+        await wallet.send_external(body=body)
         return await _arrival(client, wallet.address, address, nanotons, before)
     finally:
         await client.close_all()

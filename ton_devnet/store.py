@@ -15,6 +15,7 @@ from ton_devnet.cells import from_boc, to_boc
 WINDOW = 32
 """Blocks whose states can still be asked for."""
 
+_NEWEST = 2**63 - 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS queue (position INTEGER PRIMARY KEY, address BLOB, boc BLOB);
@@ -159,8 +160,8 @@ class Store:
 
     # Accounts
 
-    def account(self, address: bytes, seqno: int) -> bytes | None:
-        """The ShardAccount BoC as of a block within the window."""
+    def account(self, address: bytes, seqno: int = _NEWEST) -> bytes | None:
+        """The ShardAccount BoC as of a block within the window, or as it is now."""
         row = self._db.execute(
             "SELECT boc FROM account WHERE address = ? AND seqno <= ? ORDER BY seqno DESC LIMIT 1",
             (address, seqno),

@@ -50,19 +50,16 @@ class Devnet:
                 code = await self._process.wait()
                 raise RuntimeError(f"the devnet ended with code {code}; its stderr says why")
 
-    async def stop(self) -> int:
-        """SIGTERM, and the exit code."""
-        return await self._end(signal.SIGTERM)
-
     async def kill(self) -> None:
-        """SIGKILL: no chance to tidy up."""
-        await self._end(signal.SIGKILL)
+        """End it with no chance to tidy up."""
+        await self.stop(signal.SIGKILL)
 
     async def fund(self, address: Address, ton: int) -> int:
         """Send from the faucet; gives the new balance in nanotons."""
         return await fund(self.folder, address, ton * NANOTONS)
 
-    async def _end(self, number: signal.Signals) -> int:
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the process with a signal; gives its exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0

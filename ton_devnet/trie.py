@@ -48,9 +48,9 @@ class Node:
         self._depth = 0
 
     def _seal(self) -> bytes:
-        cell = self.cell()
-        self._hash, self._depth = cell.hash, cell.depth
-        return cell.hash
+        hash, self._depth = self._write(self.left, self.right).digest()
+        self._hash = hash
+        return hash
 
     @property
     def hash(self) -> bytes:
@@ -67,15 +67,18 @@ class Node:
 
     def cell(self, left: Hashed | None = None, right: Hashed | None = None) -> Cell:
         """This edge's cell; the children may be given in another form (whole, or pruned)."""
+        return self._write(left or self.left, right or self.right).cell()
+
+    def _write(self, left: Hashed | None, right: Hashed | None) -> Builder:
         builder = Builder()
         write_label(builder, self.label, self.span)
-        if self.left is not None and self.right is not None:
-            builder.ref(left or self.left).ref(right or self.right)
+        if left is not None and right is not None:
+            builder.ref(left).ref(right)
             self.schema.write_extra(builder, self.extra)
         else:
             self.schema.write_extra(builder, self.extra)
             self.schema.write_leaf(builder, self.leaf)
-        return builder.cell()
+        return builder
 
     def tree(self) -> Cell:
         """This edge with everything below it, ready to be serialised."""

@@ -148,6 +148,7 @@ async def test_chain_time_keeps_its_offset_and_never_goes_back(tmp_path: Path) -
     async with Devnet(tmp_path / "ton", *FAST, "--clock-offset", "3600") as net:
         assert await chain_time(net) >= time.time() + 3590
     async with Devnet(tmp_path / "ton", *FAST) as net:
+        assert await net.fund(SOMEBODY, 1) == NANOTONS
         ahead = await chain_time(net)
         assert ahead >= time.time() + 3590
     async with Devnet(tmp_path / "ton", *FAST, "--clock-offset", "0") as net:
@@ -189,4 +190,4 @@ async def test_the_command_line_helps(tmp_path: Path) -> None:
         for name in ("faucet", "validator", "liteserver"):
             mode = (net.folder.path / f"{name}.key").stat().st_mode
             assert stat.S_IMODE(mode) == 0o600
-        assert await net._end(signal.SIGINT) == 0
+        assert await net.stop(signal.SIGINT) == 0
