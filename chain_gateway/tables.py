@@ -1,0 +1,144 @@
+"""The Gateway's tables; `migrations/` creates them and grants the service's user what it needs."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from mesh.idempotency import idempotency_table
+from mesh.outbox import queue_table
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+Moment = DateTime(timezone=True)
+
+# A row for every user ever seen: orders share its lock, LinkWallet takes it alone, so that no order
+# is parked while the wallet that would release it is being linked.
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("wallet_address", Text),
+    Column("link_time", Moment),
+    CheckConstraint("(wallet_address IS NULL) = (link_time IS NULL)", name="link"),
+)
+
+challenges = Table(
+    "challenges",
+    metadata,
+    Column("payload", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("expire_time", Moment, nullable=False),
+    Column("used_time", Moment),
+)
+
+# The counter of item indices; locked by whoever assigns them, so that they are dense.
+collections = Table(
+    "collections",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("next_index", BigInteger, nullable=False),
+)
+
+# One sender per wallet: the holder of the lease. `next_sequence` numbers its messages for ever and
+# gives each its query id. The rest is what the holder last saw.
+wallets = Table(
+    "wallets",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("next_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("lease_holder", Text),
+    Column("lease_expire_time", Moment),
+    Column("balance", BigInteger, nullable=False, server_default=text("0")),
+    Column("masterchain_seqno", BigInteger, nullable=False, server_default=text("0")),
+    Column("masterchain_time", Moment),
+    Column("paused_reason", Text, nullable=False, server_default=text("''")),
+    postgresql_with={"fillfactor": 10},
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("message_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("wallet_address", Text, ForeignKey(wallets.c.address), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("query_id", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("value", BigInteger, nullable=False),
+    Column("boc", LargeBinary, nullable=False),
+    Column("operation_ids", ARRAY(Uuid(as_uuid=False)), nullable=False),
+    Column("phase", SmallInteger, nullable=False),
+    Column("processed_at", BigInteger),
+    Column("create_time", Moment, nullable=False, server_default=text("now()")),
+    UniqueConstraint("wallet_address", "sequence"),
+    Index("messages_open", "message_id", postgresql_where=text("phase < 3")),
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("operation_id", Uuid(as_uuid=False), primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("mint_id", Uuid(as_uuid=False), nullable=False),
+    Column("user_id", Text, ForeignKey(users.c.user_id), nullable=False),
+    Column("content", JSONB, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    Column("collection_address", Text),
+    Column("item_index", BigInteger),
+    Column("item_address", Text),
+    Column("owner_address", Text),
+    Column("content_hash", LargeBinary),
+    Column("message_id", BigInteger, ForeignKey(messages.c.message_id)),
+    Column("query_id", Integer),
+    Column("seen_seqno", BigInteger),
+    Column("seen_root_hash", LargeBinary),
+    Column("failure_reason", Text, nullable=False, server_default=text("''")),
+    Column("retryable", Boolean, nullable=False, server_default=text("false")),
+    Column("create_time", Moment, nullable=False, server_default=text("now()")),
+    Column("update_time", Moment, nullable=False, server_default=text("now()")),
+    UniqueConstraint("mint_id"),
+    UniqueConstraint("item_address"),
+    UniqueConstraint("collection_address", "item_index"),
+    CheckConstraint("state BETWEEN 1 AND 8", name="state"),
+    CheckConstraint("state NOT IN (3, 4, 5, 6) OR item_address IS NOT NULL", name="placed"),
+    CheckConstraint("state <> 5 OR seen_root_hash IS NOT NULL", name="seen"),
+    Index(
+        "operations_to_send",
+        "operation_id",
+        postgresql_where=text("message_id IS NULL AND state IN (1, 3)"),
+    ),
+    Index("operations_parked", "user_id", postgresql_where=text("state = 2")),
+    Index("operations_in_flight", "message_id", postgresql_where=text("state IN (3, 4)")),
+    Index("operations_not_final", "seen_seqno", postgresql_where=text("state = 5")),
+    Index("operations_by_state", "state", "operation_id"),
+    postgresql_with={"fillfactor": 60},
+)
+
+callbacks = queue_table(metadata, "callbacks")
+# Remembered is, for a mint its operation's id, for a challenge its payload, for a link its outcome.
+idempotency_keys = idempotency_table(metadata)

@@ -1,0 +1,303 @@
+"""The way to the network: lite-servers through pytoniq, with typed errors and a head that moves.
+
+A peer of pytoniq can stop following the chain without a word, so the head is followed here, and
+when it stands still for too long all connections are made anew.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pytoniq.liteclient.balancer import LiteBalancer
+from pytoniq.liteclient.client import LiteServerError, RunGetMethodError
+from pytoniq_core.boc.cell import Cell
+from pytoniq_core.tl.block import BlockIdExt
+
+from chain_gateway import blocks
+from chain_gateway.cells import parse
+from chain_gateway.errors import ChainUnavailable
+from mesh.clock import monotonic
+from mesh.telemetry import logger
+
+T = TypeVar("T")
+
+MASTERCHAIN, MASTER_SHARD = -1, -(2**63)
+
+# Below the ten seconds after which pytoniq gives a request up.
+_WAIT_BLOCK_SECONDS = 8.0
+_FROZEN_SECONDS = 20.0
+_REQUEST_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
+_PARALLEL_READS = 32
+# Lite-servers pass an external message on by themselves; more than one, in case one is cut off.
+_SEND_TO_PEERS = 3
+_LONGEST_WALK = 64
+
+_log = logger("gateway.ton")
+
+
+class MessageRefused(Exception):
+    """No lite-server takes the external message; usually because the wallet already ran it."""
+
+
+class GetMethodFailed(Exception):
+    """A get method ended with an exit code other than 0, or there is no such contract (-256)."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"exit code {exit_code}")
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A masterchain block; `time` is chain time in seconds."""
+
+    seqno: int
+    root_hash: bytes
+    time: int
+    id: BlockIdExt = field(repr=False, compare=False)
+
+    @property
+    def moment(self) -> datetime:
+        """Its time."""
+        return datetime.fromtimestamp(self.time, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as of a block; `data` is None unless a contract is active there."""
+
+    balance: int
+    data: Cell | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Roots of basechain blocks, and the root hashes of the newest among them."""
+
+    roots: tuple[Cell, ...]
+    tips: frozenset[bytes]
+
+
+class Chain:
+    """The network behind a global-config JSON, as an async context manager.
+
+    Connects in the background and again after a loss; until then reads raise `ChainUnavailable`.
+    `trust_level` is pytoniq's: 2 trusts the lite-server, 1 checks proofs against the head it names,
+    0 also checks validators' signatures (and keeps a `.blockstore` in the working directory).
+    """
+
+    def __init__(self, config: dict[str, Any], trust_level: int) -> None:
+        self._config = config
+        self._trust_level = trust_level
+        self._balancer: LiteBalancer | None = None
+        self._head: Block | None = None
+        self._moved = asyncio.Condition()
+        self._reads = asyncio.Semaphore(_PARALLEL_READS)
+
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.create_task(self._follow_for_ever(), name="follow the chain")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._following.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._following
+
+    @property
+    def head(self) -> Block:
+        """The newest masterchain block; raises `ChainUnavailable` while there is no connection."""
+        if self._head is None or self._balancer is None:
+            raise ChainUnavailable
+        return self._head
+
+    async def wait(self, after: Block | None, seconds: float) -> Block:
+        """Waits for a head other than `after`; the head as it is when the time is over.
+
+        Raises `ChainUnavailable` when there is none.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._moved:
+                await self._moved.wait_for(lambda: self._head is not None and self._head != after)
+        return self.head
+
+    async def block_at(self, seqno: int) -> Block:
+        """The masterchain block of this number, on the chain as it is now."""
+        block_id, block = await self._ask("lookup_block", MASTERCHAIN, MASTER_SHARD, seqno=seqno)
+        return Block(seqno, bytes(block_id.root_hash), block.info.gen_utime, block_id)
+
+    async def account(self, address: str, at: Block) -> Account:
+        """The account as of a block."""
+        state, _ = await self._ask("raw_get_account_state", parse(address), block=at.id)
+        if state is None:
+            return Account(0, None)
+        storage = state.storage
+        active = storage.state.type_ == "account_active"
+        return Account(storage.balance.grams, storage.state.state_init.data if active else None)
+
+    async def accounts(self, addresses: Sequence[str], at: Block) -> dict[str, Account]:
+        """Many accounts as of a block, read side by side."""
+        async with asyncio.TaskGroup() as group:
+            reads = [group.create_task(self._read(address, at)) for address in addresses]
+        return dict(zip(addresses, (read.result() for read in reads), strict=True))
+
+    async def run_get_method(
+        self, address: str, method: str, stack: Sequence[Any], at: Block
+    ) -> list[Any]:
+        """The stack that a get method leaves; raises `GetMethodFailed`."""
+        result = await self._ask("run_get_method", parse(address), method, list(stack), block=at.id)
+        return list(result)
+
+    async def send(self, boc: bytes) -> None:
+        """Hands an external message to lite-servers; raises `MessageRefused` if none takes it."""
+        balancer = self._connected()
+        copies = min(_SEND_TO_PEERS, max(1, balancer.alive_peers_num))
+        sendings = (
+            self._answer(balancer.execute_method("raw_send_message", boc, choose_random=True))
+            for _ in range(copies)
+        )
+        outcomes = await asyncio.gather(*sendings, return_exceptions=True)
+        if all(isinstance(outcome, BaseException) for outcome in outcomes):
+            refusal = outcomes[0]
+            if isinstance(refusal, LiteServerError):
+                raise MessageRefused(refusal.message) from refusal
+            raise ChainUnavailable from refusal
+
+    async def shard_tips(self, at: Block) -> frozenset[bytes]:
+        """Root hashes of the newest basechain blocks that `at` commits to."""
+        return frozenset(bytes(tip.root_hash) for tip in await self._tips(at))
+
+    async def scan(self, at: Block, known: frozenset[bytes]) -> Scan | None:
+        """The basechain blocks that `at` commits to, back to those whose root hash is in `known`.
+
+        None when it cannot get there, because a shard was split or merged, or lies too far back, or
+        the chain was rolled back.
+        """
+        roots: dict[bytes, Cell] = {}
+        tips = await self._tips(at)
+        for tip in tips:
+            walked = await self._walk(tip, known)
+            if walked is None:
+                return None
+            roots |= walked
+        return Scan(tuple(roots.values()), frozenset(bytes(tip.root_hash) for tip in tips))
+
+    async def _tips(self, at: Block) -> list[BlockIdExt]:
+        tips: list[BlockIdExt] = await self._ask("get_all_shards_info", block=at.id)
+        return tips
+
+    async def _walk(self, tip: BlockIdExt, known: frozenset[bytes]) -> dict[bytes, Cell] | None:
+        found: dict[bytes, Cell] = {}
+        block: BlockIdExt | None = tip
+        while block is not None and bytes(block.root_hash) not in known:
+            if len(found) == _LONGEST_WALK or block.seqno == 0:
+                return None
+            answer = await self._ask("liteserver_request", "getBlock", {"id": block.to_dict()})
+            root = await asyncio.to_thread(Cell.one_from_boc, answer["data"])
+            if root.hash != block.root_hash:
+                raise ChainUnavailable("A lite-server sent a block that is not the one asked for.")
+            found[bytes(block.root_hash)] = root
+            block = blocks.previous(block, root)
+        return None if block is None else found
+
+    async def _read(self, address: str, at: Block) -> Account:
+        async with self._reads:
+            return await self.account(address, at)
+
+    def _connected(self) -> LiteBalancer:
+        if self._balancer is None:
+            raise ChainUnavailable
+        return self._balancer
+
+    async def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
+        balancer = self._connected()
+        try:
+            return await self._answer(balancer.execute_method(method, *arguments, **named))
+        except RunGetMethodError as error:
+            raise GetMethodFailed(error.exit_code) from error
+        except ChainUnavailable:
+            raise
+        except Exception as error:  # transports, proofs and parsers each raise their own
+            _log.warning("ton.request_failed", method=method, error=repr(error))
+            raise ChainUnavailable from error
+
+    @staticmethod
+    async def _answer(request: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                return await request
+        except Exception:
+            raise
+        except BaseException as error:
+            # pytoniq's own errors may derive from BaseException; a cancellation must pass.
+            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
+                raise
+            raise ChainUnavailable from error
+
+    async def _follow_for_ever(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async with self._connection():
+                    pause = _FIRST_PAUSE_SECONDS
+                    await self._follow()
+            except Exception as error:
+                _log.warning("ton.connection_lost", error=repr(error), retry_seconds=pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[None]:
+        balancer = LiteBalancer.from_config(self._config, self._trust_level)
+        try:
+            await balancer.start_up()
+            if not balancer.alive_peers_num:
+                raise ChainUnavailable
+            self._balancer = balancer
+            yield
+        finally:
+            self._balancer = None
+            await balancer.close_all()
+
+    async def _follow(self) -> None:
+        """Moves the head with the chain; returns when it stands still for too long."""
+        newest = (await self._ask("get_masterchain_info"))["last"]
+        moved_at = monotonic()
+        while monotonic() - moved_at < _FROZEN_SECONDS:
+            head = await self._verified(BlockIdExt.from_dict(newest))
+            if head != self._head:
+                moved_at = monotonic()
+                await self._announce(head)
+            newest = await self._next(head.seqno + 1)
+        _log.warning("ton.head_frozen", seconds=_FROZEN_SECONDS)
+
+    async def _next(self, seqno: int) -> dict[str, Any]:
+        """The head once it has reached `seqno`, or as it is when that takes too long."""
+        balancer = self._connected()
+        waiting = balancer.wait_masterchain_seqno(
+            seqno, int(_WAIT_BLOCK_SECONDS * 1000), "getMasterchainInfo", {}
+        )
+        try:
+            answer = await self._answer(waiting)
+        except TimeoutError:
+            answer = await self._ask("get_masterchain_info")
+        last: dict[str, Any] = answer["last"]
+        return last
+
+    async def _verified(self, block_id: BlockIdExt) -> Block:
+        header = await self._ask("raw_get_block_header", block_id)
+        return Block(block_id.seqno, bytes(block_id.root_hash), header.info.gen_utime, block_id)
+
+    async def _announce(self, head: Block) -> None:
+        async with self._moved:
+            self._head = head
+            self._moved.notify_all()
