@@ -76,7 +76,11 @@ def down(state: State = DEFAULT_STATE, within: float = 60) -> None:
     deadline = time.monotonic() + within
     while running_pid(state.resolve()) == pid:
         if time.monotonic() > deadline:
-            typer.echo(f"The stack (process {pid}) still runs after {within} s.", err=True)
+            typer.echo(
+                f"The stack (process {pid}) still runs after {within:.0f} s. `kill -9 {pid}` ends "
+                "it; its watchdog then clears up.",
+                err=True,
+            )
             raise typer.Exit(1)
         time.sleep(0.2)
     typer.echo("Stopped.")
@@ -86,12 +90,14 @@ def guide(stack: Stack, services: Sequence[str]) -> str:
     """What a developer needs to find their way in a running stack."""
     tls = stack.tls(OPERATOR)
     lines = [f"  {name:<8} {stack.address(name)}  {stack.metrics_url(name)}" for name in services]
+    if "connect" in services:
+        lines.append(f"  {'nats':<8} {stack.nats_url}")
+    if "gateway" in services:
+        lines.append(f"  {'TON':<8} {stack.ton_config}")
     return "\n".join(
         [
             "\nThe stack is up.",
             *lines,
-            f"  {'nats':<8} {stack.nats_url}",
-            f"  {'TON':<8} {stack.ton_config}",
             f"certificates  {stack.certificates}/<role>/<name>.pem, .key",
             f"logs          {stack.logs}/<name>.log",
             "Ask a service whether it serves:",

@@ -92,7 +92,7 @@ class Composition:
     @property
     def ton_config(self) -> Path:
         """The global-config JSON by which TON clients find the local network."""
-        return self.devnet / "global-config.json"
+        return self.devnet / "global.config.json"
 
     def address(self, service: str) -> str:
         """host:port of a service's gRPC server."""
@@ -197,5 +197,5 @@ class Composition:
 
         return [
             Step("funds", fund, after=("devnet",)),
-            Step("collection", deploy, after=("funds", "database-gateway")),
+            Step("collection", deploy, after=("funds",)),
         ]

@@ -1,5 +1,6 @@
 """The whole stack as one object: start it, find your way in it, break it, stop it."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -29,7 +30,9 @@ class Progress:
         self._began = time.monotonic()
 
     def __call__(self, name: str, event: str) -> None:
-        print(f"{time.monotonic() - self._began:6.1f} s  {name:<18} {event}", flush=True)
+        # The reader of a pipe may end on the same Ctrl-C; we still have to stop in order.
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{time.monotonic() - self._began:6.1f} s  {name:<18} {event}", flush=True)
 
 
 class Stack:
