@@ -27,6 +27,7 @@ from nft_svc.store import feed as store
 MAX_SNAPSHOT = 1_000
 PAGE = 500
 POLL_SECONDS = 1.0
+START_SECONDS = 2.0
 TRIM_SECONDS = 600.0
 TRIM_PAGE = 10_000
 Message = nft_pb2.WatchMintStatusResponse
@@ -58,7 +59,7 @@ class Feed:
         self._limits = limits
         self._fanout = Fanout(limits)
         self._notifications = Notifications(url, store.CHANNEL)
-        self._tokens: ResumeTokens | None = None
+        self._tokens: asyncio.Future[ResumeTokens] = asyncio.get_running_loop().create_future()
         self._position = 0
         self._written = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,9 +92,7 @@ class Feed:
         Raises `MintNotFound`, `NftNotFound`, `ResumeTokenInvalid` and `ResumeTokenExpired` at the
         start, `StreamEvicted`, `ReaderTooSlow` and `Draining` at any time.
         """
-        tokens = self._tokens
-        if tokens is None:
-            raise Unavailable("The feed is not read yet; try again on this or another replica.")
+        tokens = await self._begun()
         position = tokens.open(target, resume_token) if resume_token else None
         stream = self._fanout.open(target, await self._owner(target))
         try:
@@ -175,7 +174,7 @@ class Feed:
         while True:
             more = False
             try:
-                more = await self._advance() if self._tokens else await self._begin()
+                more = await (self._advance() if self._tokens.done() else self._begin())
             except MeshError as error:
                 _log.warning("feed.read_failed", error=error.message)
             except Exception:
@@ -186,8 +185,14 @@ class Feed:
     async def _begin(self) -> bool:
         async with self._reading() as connection:
             self._position = (await store.extent(connection)).head
-            self._tokens = ResumeTokens(await store.epoch(connection))
+            self._tokens.set_result(ResumeTokens(await store.epoch(connection)))
         return True
+
+    async def _begun(self) -> ResumeTokens:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                return await asyncio.shield(self._tokens)
+        raise Unavailable("The feed cannot be read yet; try again on this or another replica.")
 
     async def _advance(self) -> bool:
         async with self._database.transaction(read_only=True) as connection:
@@ -200,8 +205,7 @@ class Feed:
         return len(page) == PAGE
 
     def _publish(self, change: store.Entry) -> None:
-        tokens = self._tokens
-        assert tokens is not None
+        tokens = self._tokens.result()
         targets = (
             Target(TargetKind.MINT, change.mint_id),
             Target(TargetKind.NFT, change.nft_id),

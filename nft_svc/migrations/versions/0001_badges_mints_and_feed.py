@@ -127,7 +127,7 @@ CREATE TABLE nft_submissions (
     item_id TEXT NOT NULL,
     sequence BIGINT GENERATED ALWAYS AS IDENTITY,
     enqueued_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
-    due_time TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    due_time TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     lease_expire_time TIMESTAMP WITH TIME ZONE,
     token UUID,
     attempts INTEGER DEFAULT 0 NOT NULL,
@@ -142,7 +142,7 @@ CREATE TABLE nft_submissions (
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX nft_submissions_due ON nft_submissions (lane, due_time, sequence)
+CREATE INDEX nft_submissions_due ON nft_submissions (lane, due_time)
     WHERE dead_reason IS NULL;
 CREATE INDEX nft_submissions_ordering ON nft_submissions (lane, ordering_key, sequence)
     WHERE ordering_key IS NOT NULL AND dead_reason IS NULL;
