@@ -85,7 +85,7 @@ class Answers:
         }
 
     def _init(self) -> dict[str, Any]:
-        id = self._at(KEY_BLOCK_SEQNO).master.id
+        id = self._chain.key_block.master.id
         return {
             "workchain": MASTERCHAIN,
             "root_hash": id.root_hash.hex(),
@@ -146,7 +146,7 @@ class Answers:
 
     def _block_proof(self, query: Query) -> Reply:
         """A link back to the key block when the known one is another, then one link forward."""
-        known, key = self._master(query["known_block"]), self._at(KEY_BLOCK_SEQNO)
+        known, key = self._master(query["known_block"]), self._chain.key_block
         target = self._master(query["target_block"]) if query["mode"] & 1 else self._chain.head
         steps = []
         if known.step.seqno != KEY_BLOCK_SEQNO:

@@ -108,7 +108,7 @@ class Past:
     """What a new block builds on; `head` and `key_block` are None for the very first."""
 
     head: Block | None
-    key_block: BlockRef | None
+    key_block: Block | None
     history: Trie
 
 
@@ -179,7 +179,7 @@ def _seal_shard(
 def _state_before(previous: Sealed | None) -> Hashed:
     if previous is None:
         return Builder().cell()
-    return previous.root.child(2, 1) if previous.state is None else previous.state
+    return previous.root.child(2, 1)
 
 
 def shard_state(past: Past, step: Step, accounts: Trie) -> Cell:
@@ -192,7 +192,7 @@ def master_state(past: Past, step: Step, shards: Cell, total: int, config: Cell)
     inner = Builder().uint(0, 16).uint(0, 32).uint(0, 32).uint(0, 1)
     inner.append(past.history.cell()).uint(0, 1).uint(past.key_block is not None, 1)
     if past.key_block is not None:
-        past.key_block.write(inner)
+        past.key_block.master_ref().write(inner)
     extra = Builder().raw(b"\xcc\x26").append(shards).raw(CONFIG_ADDRESS)
     extra.ref(config).ref(inner.cell())
     custom = _currency(extra, total).cell()

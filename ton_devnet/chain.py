@@ -102,6 +102,13 @@ class Chain:
         return self._past.head
 
     @property
+    def key_block(self) -> Block:
+        """The first block, which carries the configuration."""
+        if self._past.key_block is None:
+            raise StateDamagedError("this chain has no blocks yet")
+        return self._past.key_block
+
+    @property
     def is_new(self) -> bool:
         return self._past.head is None
 
@@ -171,7 +178,8 @@ class Chain:
             except BocError as error:
                 # One strange contract must not stop the chain at the same message for ever.
                 log.error("dropped a message to 0:%s: %s", message.address.hex(), error)
-        return self._seal(Step(seqno, now, start_lt, draft.end_lt), draft, batch)
+        self._seal(Step(seqno, now, start_lt, draft.end_lt), draft, batch)
+        return self.head
 
     def _next_lt(self) -> int:
         return (self.head.step.end_lt // LT_STEP + 1) * LT_STEP
@@ -180,22 +188,18 @@ class Chain:
         seed = hashlib.sha256(self.head.shard.id.root_hash).digest()
         return self.engine.execute(self._accounts.cell(address), boc, now=now, lt=lt, seed=seed)
 
-    def _seal(self, step: Step, draft: Draft, batch: Sequence[Queued]) -> Block:
+    def _seal(self, step: Step, draft: Draft, batch: Sequence[Queued]) -> None:
         block = seal(self._past, step, self._accounts.trie, draft.changes, self.config)
+        longer = history.extend(self._past.history, block.master_ref())
+        longer, group = history.collapse(longer, step.seqno)
         rows, taken = list(draft.accounts.values()), batch[-1].position if batch else 0
-        self.store.commit(block, rows, draft.transactions, taken, draft.sent)
+        self.store.commit(block, rows, draft.transactions, taken, draft.sent, group)
         self._queue.extend(draft.sent)
-        self._advance(block)
-        return block
+        self._advance(Past(block, self._past.key_block or block, longer))
 
-    def _advance(self, block: Block) -> None:
-        past, group = history.collapse(
-            history.extend(self._past.history, block.master_ref()), block.step.seqno
-        )
-        if group is not None:
-            self.store.add_group(group)
-        self._past = Past(block, self._past.key_block or block.master_ref(), past)
-        self._recent[block.step.seqno] = block
+    def _advance(self, past: Past) -> None:
+        self._past = past
+        self._recent[self.head.step.seqno] = self.head
         if len(self._recent) > WINDOW:
             self._recent.popitem(last=False)
 
@@ -206,22 +210,20 @@ class Chain:
         stored, key_block = self.store.block(seqno), self.store.block(KEY_BLOCK_SEQNO)
         if stored is None or key_block is None:
             raise StateDamagedError(f"block {seqno} or the first block is missing")
-        accounts = self._accounts.trie
+        step, accounts = stored.step, self._accounts.trie
         earlier = history.restore(self.store, seqno - 1)
-        is_first = seqno == KEY_BLOCK_SEQNO
-        key_ref = None if is_first else key_block.master_ref()
-        past = Past(self.store.block(seqno - 1), key_ref, earlier)
-        shard = shard_state(past, stored.step, accounts)
-        shards = shard_list(stored.step, stored.shard.id)
-        master = master_state(past, stored.step, shards, accounts.extra, self.config)
+        before = self.store.block(seqno - 1)
+        past = Past(before, None if before is None else key_block, earlier)
+        shard = shard_state(past, step, accounts)
+        shards = shard_list(step, stored.shard.id)
+        master = master_state(past, step, shards, accounts.extra, self.config)
         for state, sealed in ((shard, stored.shard), (master, stored.master)):
             if state.hash != sealed.root.child(2, 1).hash0:
                 raise StateDamagedError(f"block {seqno} does not lead to the stored accounts")
         head = Block(
-            stored.step,
+            step,
             Sealed(stored.shard.id, stored.shard.root, shard),
             Sealed(stored.master.id, stored.master.root, master),
             accounts,
         )
-        self._past = Past(None, key_ref, earlier)
-        self._advance(head)
+        self._advance(Past(head, key_block, history.extend(earlier, head.master_ref())))

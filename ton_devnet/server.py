@@ -9,7 +9,6 @@ from importlib.resources import files
 
 from ton_devnet.adnl import AdnlServer
 from ton_devnet.answers import Answers
-from ton_devnet.blocks import KEY_BLOCK_SEQNO
 from ton_devnet.chain import Chain
 from ton_devnet.engine import Engine, parse_config
 from ton_devnet.faucet import FAUCET, genesis_account
@@ -65,9 +64,7 @@ async def running(folder: StateFolder, options: Options) -> AsyncIterator[Networ
         answers = Answers(chain, validator, producer.wake)
         adnl = AdnlServer(key, LiteServer(answers, producer).answer)
         port = await _listen(adnl, store, options.port)
-        init_block = chain.block(KEY_BLOCK_SEQNO)
-        assert init_block is not None
-        folder.write_global_config(port, key, init_block.master.id)
+        folder.write_global_config(port, key, chain.key_block.master.id)
         task = asyncio.create_task(producer.run())
         try:
             yield Network(port, chain, task)

@@ -118,6 +118,7 @@ class Store:
         transactions: Sequence[TransactionRow],
         taken: int,
         queued: Sequence[Queued],
+        group: Group | None,
     ) -> None:
         """Write a block with all its effects; `taken` is the last queue position it consumed."""
         step, shard, master = block.step, block.shard, block.master
@@ -145,6 +146,9 @@ class Store:
             "INSERT INTO queue VALUES (?, ?, ?)",
             [(message.position, message.address, message.boc) for message in queued],
         )
+        if group is not None:
+            row = (group.number, group.end_lt, *group.left, *group.right)
+            db.execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)", row)
         self._forget_versions(seqno - WINDOW)
         db.execute("COMMIT")
 
@@ -237,10 +241,6 @@ class Store:
         return [TransactionRow(*row) for row in rows]
 
     # History groups
-
-    def add_group(self, group: Group) -> None:
-        row = (group.number, group.end_lt, *group.left, *group.right)
-        self._db.execute("INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def groups(self) -> list[Group]:
         rows = self._db.execute("SELECT * FROM history ORDER BY number")

@@ -1,6 +1,7 @@
 """The devnet as a lite-client sees it, at every trust level, over restarts, and from a shell."""
 
 import asyncio
+import os
 import signal
 import stat
 import sys
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from pytoniq import HighloadWalletV3, LiteBalancer, LiteServerError
+from pytoniq import HighloadWalletV3, LiteBalancer, LiteClient, LiteServerError
 from pytoniq.contract.contract import Contract
 from pytoniq_core import Address, Builder, Cell, begin_cell
 
@@ -32,7 +33,7 @@ async def connected(net: Devnet, trust_level: int = 1) -> AsyncIterator[LiteBala
         await client.close_all()
 
 
-async def faucet_address(net: Devnet, client: LiteBalancer) -> Address:
+async def faucet_address(net: Devnet, client: LiteBalancer | LiteClient) -> Address:
     key = net.folder.existing_key("faucet")
     wallet = await HighloadWalletV3.from_data(client, bytes(key.verify_key))
     address: Address = wallet.address
@@ -138,6 +139,33 @@ async def test_external_messages_are_held_to_the_limits(tmp_path: Path) -> None:
             await send(client, SOMEBODY, Cell.empty())
         with pytest.raises(LiteServerError, match="cannot parse"):
             await client.raw_send_message(b"not a message")
+
+
+async def test_strangers_on_the_port_do_no_harm(tmp_path: Path) -> None:
+    async with Devnet(tmp_path / "ton", *FAST) as net:
+        server = net.config["liteservers"][0]
+        for hello in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(256), os.urandom(4096)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server["port"])
+            writer.write(hello)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+        client = LiteClient("127.0.0.1", server["port"], server["id"]["key"])
+        await client.connect()
+        try:
+            query = {
+                "mode": 4,
+                "id": (await client.get_masterchain_info())["last"],
+                "account": (await faucet_address(net, client)).to_tl_account_id(),
+                "method_id": 85143,
+                "params": b"not a stack",
+            }
+            with pytest.raises(LiteServerError, match="VmStack"):
+                await client.liteserver_request("runSmcMethod", query)
+            with pytest.raises(LiteServerError, match="getState is not served"):
+                await client.liteserver_request("getState", {"id": query["id"]})
+        finally:
+            await client.close()
 
 
 async def test_chain_time_keeps_its_offset_and_never_goes_back(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pytoniq.contract.wallets.highload_v3 import HIGHLOAD_V3_WALLET_CODE
 from pytoniq_core import Address, Cell, StateInit
 from pytoniq_core.tlb.transaction import ExternalMsgInfo, MessageAny
 
+from ton_devnet import history
 from ton_devnet.chain import Chain, StateDamagedError
 from ton_devnet.engine import Engine, parse_config
 from ton_devnet.faucet import genesis_account
@@ -116,6 +117,19 @@ def test_states_older_than_the_window_are_forgotten_and_nothing_else(tmp_path: P
     assert recent.accounts is not None
     assert old.accounts is None
     assert open_chain(tmp_path / "db").head.shard.id == chain.head.shard.id
+
+
+def test_a_long_chain_reopens_at_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small runs, so that several collapse; the head's hash covers the whole history."""
+    monkeypatch.setattr(history, "GROUP", 16)
+    monkeypatch.setattr(history, "_PREFIX_WIDTH", 28)
+    chain = open_chain(tmp_path / "db")
+    for seqno in range(2, 150):
+        assert chain.produce().step.seqno == seqno
+        if seqno > 90:
+            chain.store.close()
+            chain = open_chain(tmp_path / "db")
+    assert [group.number for group in chain.store.groups()] == [1, 2, 3, 4]
 
 
 def test_a_damaged_store_is_noticed(tmp_path: Path) -> None:
