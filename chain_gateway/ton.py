@@ -5,6 +5,7 @@ when it stands still for too long all connections are made anew.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ _SEND_TO_PEERS = 3
 _LONGEST_WALK = 64
 
 _log = logger("gateway.ton")
+
+# pytoniq tells of every request, and warns of every get method.
+for _name in ("LiteClient", "LiteBalancer", "sync"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 class MessageRefused(Exception):

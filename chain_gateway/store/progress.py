@@ -205,7 +205,7 @@ class ProgressStore:
     async def waiting(self, limit: int) -> list[Waiting]:
         """The mints that wait longest for a message, locked."""
         return [
-            Waiting(operation, mint, stored_content(content), index, address, owner)
+            Waiting(str(operation), str(mint), stored_content(content), index, address, owner)
             for operation, mint, content, index, address, owner in await self._rows(_WAITING, limit)
         ]
 
