@@ -39,7 +39,7 @@ def _address(text: str) -> Address:
 def _nanotons(text: str) -> int:
     try:
         amount = int(decimal.Decimal(text) * NANOTONS)
-    except decimal.InvalidOperation:
+    except (decimal.InvalidOperation, ValueError, OverflowError):
         amount = 0
     if not 0 < amount < FAUCET_BALANCE:
         raise argparse.ArgumentTypeError(

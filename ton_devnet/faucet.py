@@ -44,6 +44,11 @@ async def fund(folder: StateFolder, address: Address, nanotons: int) -> int:
     client = LiteBalancer.from_config(folder.read_global_config(), trust_level=1)
     await client.start_up()
     try:
+        if not client.alive_peers_num:
+            raise StateFolderError(
+                f"the network in {folder.path} does not answer; start it:"
+                f" python -m ton_devnet serve --state {folder.path}"
+            )
         wallet = await HighloadWalletV3.from_private_key(client, bytes(key) + bytes(key.verify_key))
         message = HighloadWalletV3.create_wallet_internal_message(
             address, send_mode=1, value=nanotons, body=Cell.empty(), bounce=False

@@ -320,6 +320,35 @@ async def test_getters_and_royalty_answer_as_the_standards_say(stage: Stage) -> 
     await eventually(reported)
 
 
+async def test_ownership_and_content_change_hands(stage: Stage) -> None:
+    run, heir = stage.client.run_get_method, stage.minter.address
+    new_content = begin_cell().store_ref(text("new")).store_ref(text("common")).end_cell()
+    royalty = begin_cell().store_uint(1, 16).store_uint(2, 16).store_address(heir).end_cell()
+    change = begin_cell().store_uint(4, 32).store_uint(0, 64).store_ref(new_content)
+    await stage.by_owner(stage.collection, TON // 10, change.store_ref(royalty).end_cell())
+
+    async def changed() -> bool:
+        return bool((await run(stage.collection, "royalty_params", []))[:2] == [1, 2])
+
+    await eventually(changed)
+    give = begin_cell().store_uint(3, 32).store_uint(0, 64).store_address(heir).end_cell()
+    await stage.by_owner(stage.collection, TON // 10, give)
+
+    async def given() -> bool:
+        data = await run(stage.collection, "get_collection_data", [])
+        return bool(data[1].hash == text("new").hash and data[2].load_address() == heir)
+
+    await eventually(given)
+    before = await stage.last_lt(stage.collection)
+    await stage.by_owner(stage.collection, TON // 10, give)
+
+    async def refused() -> bool:
+        return await stage.last_lt(stage.collection) > before
+
+    await eventually(refused)
+    assert await stage.last_exit(stage.collection) == 401
+
+
 async def test_batch_deploys_all_or_nothing_and_the_owner_withdraws(stage: Stage) -> None:
     owner = stage.owner.address
     items = HashMap(

@@ -219,3 +219,6 @@ async def test_the_command_line_helps(tmp_path: Path) -> None:
             mode = (net.folder.path / f"{name}.key").stat().st_mode
             assert stat.S_IMODE(mode) == 0o600
         assert await net.stop(signal.SIGINT) == 0
+        code, output = await run("fund", "--state", str(state), SOMEBODY.to_str(), "1")
+        assert code == 1
+        assert "does not answer; start it" in output
