@@ -1,0 +1,116 @@
+"""Between the contract's messages and the service's terms; pure."""
+
+import re
+from collections.abc import Sequence
+
+from go2asia.connect.v1 import events_pb2, reward_actions_pb2
+
+from connect_svc.records import ActionRecord, Receipt, State, Story
+from connect_svc.rules import Action, Outcome
+from mesh.errors import PageTokenInvalid
+from mesh.pagination import Page
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def receipt(answer: Receipt) -> events_pb2.EventReceipt:
+    """The durable answer to an event as the contract shows it."""
+    return events_pb2.EventReceipt(
+        event_id=answer.event_id, action_ids=answer.action_ids, duplicate=answer.duplicate
+    )
+
+
+def reward_action(action: Action) -> reward_actions_pb2.RewardAction:
+    """An action as it was decided; also its form in the queue."""
+    message = reward_actions_pb2.RewardAction(
+        action_id=action.action_id,
+        event_id=action.event_id,
+        rule_id=action.rule_id,
+        rule_version=action.rule_version,
+        action_key=action.key,
+        recipient_user_id=action.recipient,
+    )
+    command = getattr(message, action.kind)
+    for name, value in action.command.items():
+        setattr(command, name, value)
+    return message
+
+
+def action_record(record: ActionRecord) -> reward_actions_pb2.RewardAction:
+    """A stored action with its present state as the contract shows it."""
+    message = reward_action(record.action)
+    message.state = reward_actions_pb2.RewardAction.State.Value(f"STATE_{record.state}")
+    message.attempts = record.attempts
+    message.last_error = record.last_error
+    message.result = record.result
+    message.create_time.FromDatetime(record.create_time)
+    message.update_time.FromDatetime(record.update_time)
+    return message
+
+
+def wanted_state(state: reward_actions_pb2.RewardAction.State.ValueType) -> State | None:
+    """The state to filter by; None for all."""
+    name = reward_actions_pb2.RewardAction.State.Name(state).removeprefix("STATE_")
+    return State(name) if state else None
+
+
+def story(told: Story, records: Sequence[ActionRecord]) -> events_pb2.GetEventResponse:
+    """An event, what was decided about it, and its actions as the contract shows them."""
+    return events_pb2.GetEventResponse(
+        event=told.event,
+        evaluation=events_pb2.Evaluation(
+            catalog_version=told.catalog_version,
+            outcomes=[_outcome(outcome) for outcome in told.outcomes],
+        ),
+        actions=[action_record(record) for record in records],
+    )
+
+
+def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsResponse:
+    """How many actions are in each state as the contract shows it."""
+    return reward_actions_pb2.CountRewardActionsResponse(
+        pending=by_state[State.PENDING],
+        dispatched=by_state[State.DISPATCHED],
+        completed=by_state[State.COMPLETED],
+        failed=by_state[State.FAILED],
+    )
+
+
+def event_id_seen(page: Page) -> str | None:
+    """The last event of the pages before; raises `PageTokenInvalid`."""
+    match page.after:
+        case None:
+            return None
+        case (str(event_id),) if _UUID.fullmatch(event_id):
+            return event_id
+    raise PageTokenInvalid(field="page_token")
+
+
+def rule_id_seen(page: Page) -> str:
+    """The last rule of the pages before, or empty; raises `PageTokenInvalid`."""
+    match page.after:
+        case None:
+            return ""
+        case (str(rule_id),):
+            return rule_id
+    raise PageTokenInvalid(field="page_token")
+
+
+def sequence_seen(page: Page) -> int | None:
+    """The last action of the pages before; raises `PageTokenInvalid`."""
+    match page.after:
+        case None:
+            return None
+        case (int(sequence),) if 0 < sequence < 2**63:
+            return sequence
+    raise PageTokenInvalid(field="page_token")
+
+
+def _outcome(outcome: Outcome) -> events_pb2.RuleOutcome:
+    return events_pb2.RuleOutcome(
+        rule_id=outcome.rule_id,
+        rule_version=outcome.rule_version,
+        result=events_pb2.RuleOutcome.Result.Value(f"RESULT_{outcome.result}"),
+        detail=outcome.detail,
+        action_ids=outcome.action_ids,
+    )

@@ -1,0 +1,133 @@
+"""Rule expressions: CEL over one typed event, compiled once, evaluated without surprises. Pure.
+
+The language is CEL (github.com/google/cel-spec) with its standard functions; the one variable is
+`event`, a `go2asia.connect.v1.Event`. The runtime's habits that would give rewards away stay in
+here: it returns run-time errors as values, and truthy ones; it raises when an expression exceeds
+its budget of 10,000 iterations; it numbers lines from -1 when it gives up on nesting.
+"""
+
+import re
+from dataclasses import dataclass
+
+from cel_expr_python import cel
+from go2asia.connect.v1 import events_pb2
+
+from connect_svc.errors import InvalidExpression
+
+BOOL = cel.Type.BOOL
+INT = cel.Type.INT
+STRING = cel.Type.STRING
+
+MAX_USER_ID_CHARACTERS = 128
+_MAX_DETAIL_CHARACTERS = 300
+
+_ENVIRONMENT = cel.NewEnv(variables={"event": cel.Type(events_pb2.Event.DESCRIPTOR.full_name)})
+_PLACE = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
+_HINTS = {
+    BOOL.name(): "a condition must be true or false",
+    INT.name(): "an amount must be an integer; wrap numbers of the context in int(…)",
+    STRING.name(): "a recipient must be a string",
+}
+# What the checker cannot know, because it comes out of the context. An amount never is: numbers
+# of the context are doubles, so an amount that depends on them goes through int(…).
+_DYNAMIC = {BOOL.name(), STRING.name()}
+
+
+class EvaluationError(Exception):
+    """An expression has no usable value for this event; the message says why."""
+
+    def __init__(self, detail: str) -> None:
+        # Postgres text holds no NUL, and a message may quote a key as long as the context.
+        super().__init__(detail.replace("\0", "")[:_MAX_DETAIL_CHARACTERS])
+
+
+class Facts:
+    """One event, made ready for any number of expressions."""
+
+    def __init__(self, event: events_pb2.Event) -> None:
+        self.event = event
+        self._activation = _ENVIRONMENT.Activation({"event": event})
+
+    def value(self, program: cel.Expression) -> cel.Value:
+        """Evaluates a program; raises `EvaluationError` when it errs or takes too long."""
+        try:
+            value = program.eval(self._activation)
+        except RuntimeError as error:
+            raise EvaluationError(_first_line(error)) from error
+        if value.type() in (cel.Type.ERROR, cel.Type.UNKNOWN):
+            raise EvaluationError(str(value.value()))
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression and the field of the rule that holds it."""
+
+    field: str
+    program: cel.Expression
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether a condition is true; raises `EvaluationError` when it is neither."""
+        value = self._typed(facts, BOOL)
+        # Never truthiness: a non-empty string would do.
+        return value is True
+
+    def amount(self, facts: Facts) -> int:
+        """An amount above zero, within int64; raises `EvaluationError`."""
+        value = self._typed(facts, INT)
+        if not isinstance(value, int) or value <= 0:
+            raise EvaluationError(f"{self.field} is {value}; an amount must be above zero")
+        return value
+
+    def user(self, facts: Facts) -> str:
+        """A user id; raises `EvaluationError`."""
+        value = self._typed(facts, STRING)
+        if not isinstance(value, str) or not 1 <= len(value) <= MAX_USER_ID_CHARACTERS:
+            raise EvaluationError(
+                f"{self.field} has {len(str(value))} characters; a user id has 1 to "
+                f"{MAX_USER_ID_CHARACTERS}"
+            )
+        if "\0" in value:
+            raise EvaluationError(f"{self.field} holds a NUL character")
+        return value
+
+    def _typed(self, facts: Facts, wanted: cel.Type) -> object:
+        try:
+            value = facts.value(self.program)
+        except EvaluationError as error:
+            raise EvaluationError(f"{self.field}: {error}") from error
+        if value.type() != wanted:
+            found = value.type().name()
+            raise EvaluationError(f"{self.field} is {found}; {_HINTS[wanted.name()]}")
+        found_value: object = value.value()
+        return found_value
+
+
+def compile_expression(source: str, field: str, wanted: cel.Type) -> Expression:
+    """Compiles `source`, the content of `field`; raises `InvalidExpression` with line and column.
+
+    `wanted` is what it must yield: `BOOL`, `INT` or `STRING`.
+    """
+    try:
+        program = _ENVIRONMENT.compile(source)
+    except RuntimeError as error:
+        raise _invalid(error, field) from error
+    found = program.return_type()
+    if found != wanted and not (found == cel.Type.DYN and wanted.name() in _DYNAMIC):
+        wrong = f"it yields {found.name()}; {_HINTS[wanted.name()]}"
+        raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
+    return Expression(field, program)
+
+
+def _invalid(error: RuntimeError, field: str) -> InvalidExpression:
+    place = _PLACE.search(str(error))
+    if place is None:
+        return InvalidExpression(field=field, line=1, column=1, wrong=_first_line(error))
+    line, column, wrong = place.groups()
+    return InvalidExpression(
+        field=field, line=max(int(line), 1), column=max(int(column), 1), wrong=wrong.rstrip(".")
+    )
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,20 @@
+"""The queue of reward actions and its lanes, one a target."""
+
+from datetime import timedelta
+
+from connect_svc.tables import reward_queue
+from mesh.outbox import Queue
+
+POINTS = "points"
+NFT = "nft"
+
+# Which target carries out which kind of command.
+LANES = {"credit_points": POINTS, "debit_points": POINTS, "increment_progress": NFT}
+
+# Longer than a call with all its retries (10 seconds by the contract) and the commit after it.
+LEASE = timedelta(seconds=30)
+
+# With five minutes between the later attempts, about two days of an outage. Someone looks by then.
+MAX_ATTEMPTS = 1_000
+
+QUEUE = Queue(reward_queue, lease=LEASE, max_attempts=MAX_ATTEMPTS)

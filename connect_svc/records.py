@@ -1,0 +1,103 @@
+"""What is stored, and in between: receipts, stories, actions on their way. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from go2asia.connect.v1 import events_pb2
+
+from connect_svc.normalization import Submission
+from connect_svc.rules import Action, Decision, Outcome
+
+EventKey = tuple[str, str]
+"""(source, external id)."""
+
+
+class Moment(NamedTuple):
+    """The database's time and the catalogue's version, as of one statement."""
+
+    now: datetime
+    catalog_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The durable answer to an event; `duplicate` when it is not the first."""
+
+    event_id: str
+    action_ids: tuple[str, ...]
+    duplicate: bool = False
+
+    @classmethod
+    def of(cls, event_id: str, outcomes: Sequence[Outcome]) -> "Receipt":
+        """The first answer to an event that was decided so."""
+        return cls(event_id, tuple(each for outcome in outcomes for each in outcome.action_ids))
+
+    def again(self) -> "Receipt":
+        """The same answer for whoever submits the event once more."""
+        return replace(self, duplicate=True)
+
+
+class Known(NamedTuple):
+    """What was answered to an event, and the hash of its content."""
+
+    fingerprint: bytes
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An event about to be stored: with its id and time of receipt, and what was decided."""
+
+    submission: Submission
+    event: events_pb2.Event
+    received_time: datetime
+    decision: Decision
+
+    @property
+    def receipt(self) -> Receipt:
+        """The answer to whoever submitted it."""
+        return Receipt.of(self.event.event_id, self.decision.outcomes)
+
+
+class Story(NamedTuple):
+    """A stored event and what was decided about it; its actions are told apart."""
+
+    event: events_pb2.Event
+    catalog_version: int
+    outcomes: tuple[Outcome, ...]
+
+
+class State(StrEnum):
+    """How far an action is; the values are those of `RewardAction.State`, less the prefix."""
+
+    PENDING = "PENDING"
+    DISPATCHED = "DISPATCHED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+class Verdict(NamedTuple):
+    """What became of an attempt: how many there were, and where that leaves the action."""
+
+    action_id: str
+    state: State
+    attempts: int
+    last_error: str = ""
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """A stored action and its present state; `sequence` counts up as actions are stored."""
+
+    action: Action
+    sequence: int
+    state: State
+    attempts: int
+    last_error: str
+    result: str
+    create_time: datetime
+    update_time: datetime

@@ -1,0 +1,206 @@
+"""The RPCs of Connect: convert, hand over, convert back."""
+
+from typing import Any
+
+import grpc
+from go2asia.connect.v1 import (
+    events_pb2,
+    events_pb2_grpc,
+    reward_actions_pb2,
+    reward_actions_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
+)
+
+from connect_svc import authoring, convert
+from connect_svc.errors import ActionNotFound, EventNotFound, RuleNotFound
+from connect_svc.intake import Intake
+from connect_svc.normalization import Submission, admit
+from connect_svc.records import Receipt
+from connect_svc.store import ActionStore, EventStore, RuleStore
+from mesh import idempotency, pagination, status
+from mesh.db import Database
+from mesh.errors import Internal, MeshError
+from mesh.identity import caller
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EventServicer(events_pb2_grpc.EventServiceServicer):
+    """Takes events in and tells their stories."""
+
+    def __init__(self, intake: Intake, database: Database) -> None:
+        self._intake = intake
+        self._database = database
+
+    async def SubmitEvent(
+        self, request: events_pb2.SubmitEventRequest, context: Context
+    ) -> events_pb2.SubmitEventResponse:
+        """Takes in one event."""
+        receipt = await self._intake.submit(admit(request.event, caller(), "event"))
+        return events_pb2.SubmitEventResponse(receipt=convert.receipt(receipt))
+
+    async def BatchSubmitEvents(
+        self, request: events_pb2.BatchSubmitEventsRequest, context: Context
+    ) -> events_pb2.BatchSubmitEventsResponse:
+        """Takes in events that are accepted or refused each by itself."""
+        admitted = [_admit(event, number) for number, event in enumerate(request.events)]
+        sound = [each for each in admitted if isinstance(each, Submission)]
+        answers = iter(await self._intake.submit_many(sound))
+        return events_pb2.BatchSubmitEventsResponse(
+            results=[
+                _result(next(answers) if isinstance(each, Submission) else each)
+                for each in admitted
+            ]
+        )
+
+    async def GetEvent(
+        self, request: events_pb2.GetEventRequest, context: Context
+    ) -> events_pb2.GetEventResponse:
+        """Tells what was decided about an event and what became of it."""
+        key = request.external_key
+        async with self._database.transaction(read_only=True) as connection:
+            events = EventStore(connection)
+            event_id: str | None = request.event_id
+            if request.WhichOneof("key") == "external_key":
+                event_id = await events.find((key.source, key.external_id))
+            story = await events.story(event_id) if event_id else None
+            if story is None:
+                raise EventNotFound(request.event_id or f"{key.source}/{key.external_id}")
+            records = await ActionStore(connection).of_event(story.event.event_id)
+        return convert.story(story, records)
+
+    async def ListEvents(
+        self, request: events_pb2.ListEventsRequest, context: Context
+    ) -> events_pb2.ListEventsResponse:
+        """Lists events, newest first."""
+        page = pagination.open_page(request)
+        async with self._database.transaction(read_only=True) as connection:
+            found = await EventStore(connection).page(
+                request.actor_user_id,
+                request.event_type,
+                before=convert.event_id_seen(page),
+                size=page.size + 1,  # one more tells whether there is a next page
+            )
+        response = events_pb2.ListEventsResponse(events=found[: page.size])
+        if len(found) > page.size:
+            last = response.events[-1].event_id
+            response.next_page_token = pagination.next_token(request, (last,))
+        return response
+
+
+class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
+    """Where economy managers write the rules."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def CreateRule(
+        self, request: rules_pb2.CreateRuleRequest, context: Context
+    ) -> rules_pb2.CreateRuleResponse:
+        """Creates a rule."""
+        author = str(caller())
+        rule = await authoring.create_rule(
+            self._database, author, _key(author, "CreateRule", request), request.rule
+        )
+        return rules_pb2.CreateRuleResponse(rule=rule)
+
+    async def UpdateRule(
+        self, request: rules_pb2.UpdateRuleRequest, context: Context
+    ) -> rules_pb2.UpdateRuleResponse:
+        """Writes a rule's next version."""
+        author = str(caller())
+        rule = await authoring.update_rule(
+            self._database, author, _key(author, "UpdateRule", request), request.rule
+        )
+        return rules_pb2.UpdateRuleResponse(rule=rule)
+
+    async def GetRule(
+        self, request: rules_pb2.GetRuleRequest, context: Context
+    ) -> rules_pb2.GetRuleResponse:
+        """Reads a rule."""
+        async with self._database.transaction(read_only=True) as connection:
+            rule = await RuleStore(connection).current(request.rule_id)
+        if rule is None:
+            raise RuleNotFound(request.rule_id)
+        return rules_pb2.GetRuleResponse(rule=rule)
+
+    async def ListRules(
+        self, request: rules_pb2.ListRulesRequest, context: Context
+    ) -> rules_pb2.ListRulesResponse:
+        """Lists rules, by rule id."""
+        page = pagination.open_page(request)
+        async with self._database.transaction(read_only=True) as connection:
+            found = await RuleStore(connection).page(
+                request.event_type, after=convert.rule_id_seen(page), size=page.size + 1
+            )
+        response = rules_pb2.ListRulesResponse(rules=found[: page.size])
+        if len(found) > page.size:
+            last = response.rules[-1].rule_id
+            response.next_page_token = pagination.next_token(request, (last,))
+        return response
+
+
+class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
+    """Shows the rewards on their way."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def GetRewardAction(
+        self, request: reward_actions_pb2.GetRewardActionRequest, context: Context
+    ) -> reward_actions_pb2.GetRewardActionResponse:
+        """Reads one action."""
+        async with self._database.transaction(read_only=True) as connection:
+            record = await ActionStore(connection).get(request.action_id)
+        if record is None:
+            raise ActionNotFound(request.action_id)
+        return reward_actions_pb2.GetRewardActionResponse(action=convert.action_record(record))
+
+    async def ListRewardActions(
+        self, request: reward_actions_pb2.ListRewardActionsRequest, context: Context
+    ) -> reward_actions_pb2.ListRewardActionsResponse:
+        """Lists actions, newest first."""
+        page = pagination.open_page(request)
+        async with self._database.transaction(read_only=True) as connection:
+            found = await ActionStore(connection).page(
+                state=convert.wanted_state(request.state),
+                recipient_user_id=request.recipient_user_id,
+                rule_id=request.rule_id,
+                before=convert.sequence_seen(page),
+                size=page.size + 1,
+            )
+        shown = found[: page.size]
+        more = len(found) > len(shown)
+        return reward_actions_pb2.ListRewardActionsResponse(
+            actions=[convert.action_record(record) for record in shown],
+            next_page_token=pagination.next_token(request, (shown[-1].sequence,)) if more else "",
+        )
+
+    async def CountRewardActions(
+        self, request: reward_actions_pb2.CountRewardActionsRequest, context: Context
+    ) -> reward_actions_pb2.CountRewardActionsResponse:
+        """Counts actions by state."""
+        async with self._database.transaction(read_only=True) as connection:
+            return convert.counts(await ActionStore(connection).count())
+
+
+def _key(
+    author: str, method: str, request: rules_pb2.CreateRuleRequest | rules_pb2.UpdateRuleRequest
+) -> idempotency.Key:
+    fingerprint = idempotency.fingerprint(request)
+    return idempotency.Key(f"{author}:{method}", request.request_id, fingerprint)
+
+
+def _admit(event: events_pb2.Event, number: int) -> Submission | MeshError:
+    try:
+        return admit(event, caller(), f"events[{number}]")
+    except MeshError as error:
+        return error
+
+
+def _result(answer: Receipt | Exception) -> events_pb2.SubmitEventResult:
+    if isinstance(answer, Receipt):
+        return events_pb2.SubmitEventResult(receipt=convert.receipt(answer))
+    error = answer if isinstance(answer, MeshError) else Internal()
+    return events_pb2.SubmitEventResult(error=status.to_item_error(error))

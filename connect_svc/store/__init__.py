@@ -1,0 +1,7 @@
+"""All SQL of the service, one class per subject, each within one transaction of the caller."""
+
+from connect_svc.store.actions import ActionStore
+from connect_svc.store.events import EventStore
+from connect_svc.store.rules import RuleStore
+
+__all__ = ["ActionStore", "EventStore", "RuleStore"]

@@ -1,0 +1,156 @@
+"""Reward actions: what was decided, and how far it is.
+
+While an action is PENDING in its own table, the queue knows more: a worker that holds its claim
+makes it DISPATCHED, and attempts are counted there.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, Text, and_, case, cast, func, literal, select
+
+from connect_svc.lanes import LEASE
+from connect_svc.records import ActionRecord, State, Verdict
+from connect_svc.rules import Action
+from connect_svc.store.statements import execute
+from connect_svc.tables import reward_actions, reward_queue
+from mesh.db import Connection
+
+_INSERT = """
+INSERT INTO reward_actions (action_id, event_id, rule_id, rule_version, action_key,
+    recipient_user_id, kind, command)
+SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::integer[], %s::text[], %s::text[],
+    %s::text[], %s::jsonb[])
+"""
+
+_SETTLE = """
+UPDATE reward_actions AS a
+SET state = v.state, attempts = v.attempts, last_error = v.last_error, result = v.result,
+    update_time = clock_timestamp()
+FROM unnest(%s::uuid[], %s::text[], %s::integer[], %s::text[], %s::text[])
+    AS v (action_id, state, attempts, last_error, result)
+WHERE a.action_id = v.action_id
+"""
+
+
+class ActionStore:
+    """The actions as one transaction sees them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, actions: Sequence[Action]) -> None:
+        """Stores new actions, in order."""
+        rows = [
+            (
+                action.action_id,
+                action.event_id,
+                action.rule_id,
+                action.rule_version,
+                action.key,
+                action.recipient,
+                action.kind,
+                json.dumps(action.command),
+            )
+            for action in actions
+        ]
+        await execute(self._connection, _INSERT, rows)
+
+    async def settle(self, verdicts: Sequence[Verdict]) -> None:
+        """Writes what became of attempts."""
+        await execute(self._connection, _SETTLE, verdicts)
+
+    async def get(self, action_id: str) -> ActionRecord | None:
+        """One action, if there is such an action."""
+        query = self._select().where(reward_actions.c.action_id == action_id)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else _record(row)
+
+    async def of_event(self, event_id: str) -> list[ActionRecord]:
+        """An event's actions, in the order in which they were decided."""
+        query = self._select().where(reward_actions.c.event_id == event_id)
+        query = query.order_by(reward_actions.c.sequence)
+        return [_record(row) for row in await self._connection.execute(query)]
+
+    async def page(
+        self,
+        *,
+        state: State | None,
+        recipient_user_id: str,
+        rule_id: str,
+        before: int | None,
+        size: int,
+    ) -> list[ActionRecord]:
+        """Up to `size` actions, newest first, from before the sequence number `before`.
+
+        Only in one state, of one recipient and of one rule, where these are given.
+        """
+        columns = reward_actions.c
+        query = self._select().order_by(columns.sequence.desc()).limit(size)
+        if state is not None:
+            query = query.where(columns.state == _stored(state), _state == state.value)
+        if recipient_user_id:
+            query = query.where(columns.recipient_user_id == recipient_user_id)
+        if rule_id:
+            query = query.where(columns.rule_id == rule_id)
+        if before is not None:
+            query = query.where(columns.sequence < before)
+        return [_record(row) for row in await self._connection.execute(query)]
+
+    async def count(self) -> dict[State, int]:
+        """How many actions are in each state, as of one moment."""
+        in_hand = select(func.count()).select_from(reward_queue).where(_HELD).scalar_subquery()
+        by_state = select(reward_actions.c.state, func.count(), in_hand)
+        rows = (await self._connection.execute(by_state.group_by(reward_actions.c.state))).all()
+        counts = dict.fromkeys(State, 0)
+        for state, count, held in rows:
+            counts[State(state)] = count
+            counts[State.DISPATCHED] = held
+        counts[State.PENDING] -= counts[State.DISPATCHED]
+        return counts
+
+    def _select(self) -> Select[Any]:
+        queue, columns = reward_queue.c, reward_actions.c
+        claim_time = queue.lease_expire_time - literal(LEASE)
+        return select(
+            *(column for column in columns if column.name not in ("state", "attempts")),
+            _state.label("state"),
+            func.coalesce(queue.attempts, columns.attempts).label("attempts"),
+            func.coalesce(claim_time, columns.update_time).label("changed_time"),
+        ).select_from(reward_actions.outerjoin(reward_queue, _IN_QUEUE))
+
+
+_HELD = reward_queue.c.token.is_not(None)
+_IN_QUEUE = and_(
+    reward_queue.c.item_id == cast(reward_actions.c.action_id, Text),
+    reward_actions.c.state == State.PENDING.value,
+)
+_state: ColumnElement[str] = case((_HELD, State.DISPATCHED.value), else_=reward_actions.c.state)
+
+
+def _stored(state: State) -> str:
+    return State.PENDING.value if state is State.DISPATCHED else state.value
+
+
+def _record(row: Row[Any]) -> ActionRecord:
+    action = Action(
+        row.action_id,
+        row.event_id,
+        row.rule_id,
+        row.rule_version,
+        row.action_key,
+        row.recipient_user_id,
+        row.kind,
+        row.command,
+    )
+    return ActionRecord(
+        action,
+        row.sequence,
+        State(row.state),
+        row.attempts,
+        row.last_error,
+        row.result,
+        row.create_time,
+        row.changed_time,
+    )

@@ -1,0 +1,125 @@
+"""Connect's tables; `migrations/` creates them and grants the service's user what it needs."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from mesh.idempotency import idempotency_table
+from mesh.outbox import queue_table
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+# Narrow and unpartitioned, because the key must be unique for ever; `events` may grow wide and be
+# partitioned by time.
+event_keys = Table(
+    "event_keys",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("external_id", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("event_id", Uuid(as_uuid=False), nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("actor_user_id", Text, nullable=False),
+    Column("primary_subject_user_id", Text, nullable=False),
+    Column("context", JSONB, nullable=False),
+    Column("occurred_time", DateTime(timezone=True), nullable=False),
+    Column("received_time", DateTime(timezone=True), nullable=False),
+    Index(None, "actor_user_id", "event_id"),
+    Index(None, "event_type", "event_id"),
+)
+
+# What was decided about each event, one row an event; `outcomes` is a list of `rules.Outcome`.
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("catalog_version", BigInteger, nullable=False),
+    Column("outcomes", JSONB, nullable=False),
+)
+
+# One row. Whoever writes a rule counts it up first, so rule writes happen one after the other.
+rule_catalog = Table(
+    "rule_catalog",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("version", BigInteger, nullable=False),
+    CheckConstraint("singleton", name="singleton"),
+)
+
+# The catalogue of version v is, for each rule, its last version with `catalog_version` <= v.
+rule_versions = Table(
+    "rule_versions",
+    metadata,
+    Column("rule_id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("catalog_version", BigInteger, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("definition", LargeBinary, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index(None, "catalog_version"),
+)
+
+# What was decided, and the verdict of the target. Between the two the action is in the queue: it is
+# DISPATCHED while a worker holds its claim there, so that claiming writes no second row.
+reward_actions = Table(
+    "reward_actions",
+    metadata,
+    Column("action_id", Uuid(as_uuid=False), primary_key=True),
+    Column("sequence", BigInteger, Identity(always=True), nullable=False),
+    Column("event_id", Uuid(as_uuid=False), nullable=False),
+    Column("rule_id", Text, nullable=False),
+    Column("rule_version", Integer, nullable=False),
+    Column("action_key", Text, nullable=False),
+    Column("recipient_user_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("command", JSONB, nullable=False),
+    Column("state", Text, nullable=False, server_default="PENDING"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("last_error", Text, nullable=False, server_default=""),
+    Column("result", Text, nullable=False, server_default=""),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('PENDING', 'COMPLETED', 'FAILED')", name="state"),
+    Index(None, "sequence", unique=True),
+    Index(None, "state", "sequence"),
+    Index(None, "event_id"),
+    Index(None, "recipient_user_id", "sequence"),
+    Index(None, "rule_id", "sequence"),
+)
+
+reward_queue = queue_table(metadata, "reward_queue")
+
+# The response remembered for a request id is the rule version that it wrote.
+idempotency_keys = idempotency_table(metadata)

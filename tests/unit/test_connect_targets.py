@@ -1,0 +1,133 @@
+"""Actions as commands, errors as verdicts; and the forms a message on the bus may have."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from go2asia.connect.v1 import events_pb2, reward_actions_pb2
+from go2asia.points.v1 import points_pb2
+from google.protobuf.json_format import MessageToJson, ParseDict
+
+from connect_svc.bus import parse
+from connect_svc.targets import Target, post_item, reward
+from mesh import validation
+from mesh.errors import (
+    Internal,
+    InvalidArgument,
+    MeshError,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unavailable,
+)
+from mesh.outbox import Claim, Dead, Outcome, Retry
+
+ACTION = {
+    "action_id": "0c8e8f4e-8f5c-8a3a-9d3f-0a1b2c3d4e5f",
+    "event_id": "01890a5d-ac96-774b-bcce-b302099a8057",
+    "rule_id": "quest-reward",
+    "rule_version": 3,
+    "action_key": "points",
+    "recipient_user_id": "ada",
+}
+
+
+def action(**command: object) -> reward_actions_pb2.RewardAction:
+    return ParseDict(ACTION | command, reward_actions_pb2.RewardAction())
+
+
+class Failing(Target):
+    """A target whose every call fails."""
+
+    lane = "test"
+
+    def __init__(self, error: MeshError) -> None:
+        self._error = error
+
+    async def deliver(
+        self, actions: Sequence[reward_actions_pb2.RewardAction]
+    ) -> Sequence[Outcome]:
+        raise self._error
+
+
+def claims(count: int) -> list[Claim]:
+    now = datetime.now(UTC)
+    payload = action().SerializeToString()
+    return [Claim(str(n), "test", payload, 1, "token", None, now) for n in range(count)]
+
+
+def test_a_credit_is_an_award_under_the_action_s_id() -> None:
+    item = post_item(action(credit_points={"unit": "G2A", "amount": 150}))
+    validation.check(item)
+    assert item.award.request_id == ACTION["action_id"]
+    assert item.award.posting == points_pb2.PostingDetails(
+        user_id="ada",
+        unit="G2A",
+        amount=150,
+        reason="quest-reward",
+        reference=str(ACTION["event_id"]),
+        metadata={"rule_version": "3", "action_key": "points"},
+    )
+
+
+def test_a_debit_is_a_spend() -> None:
+    item = post_item(action(debit_points={"unit": "XP", "amount": 5}))
+    assert (item.spend.posting.unit, item.spend.posting.amount) == ("XP", 5)
+
+
+def test_progress_is_a_reward() -> None:
+    command = {"nft_type": "explorer", "counter": "quests", "amount": 2}
+    found = reward(action(increment_progress=command))
+    validation.check(found)
+    assert (found.request_id, found.user_id) == (ACTION["action_id"], "ada")
+    assert (found.nft_type, found.counter, found.increment) == ("explorer", "quests", 2)
+
+
+@pytest.mark.parametrize("error", [Unavailable(), Overloaded()])
+async def test_what_may_pass_is_left_to_the_worker(error: MeshError) -> None:
+    with pytest.raises(type(error)):
+        await Failing(error)(claims(3))
+
+
+async def test_a_wrong_certificate_holds_the_rewards_back() -> None:
+    with pytest.raises(Unavailable, match="test refuses this service"):
+        await Failing(PermissionDenied())(claims(3))
+
+
+async def test_a_batch_that_breaks_is_left_to_be_bisected() -> None:
+    with pytest.raises(Internal):
+        await Failing(Internal())(claims(2))
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(NotFound("No such unit."), Dead("NOT_FOUND: No such unit.")), (Internal(), Retry)],
+)
+async def test_a_single_action_gets_its_verdict(error: MeshError, verdict: object) -> None:
+    [outcome] = await Failing(error)(claims(1))
+    assert outcome == verdict if isinstance(verdict, Dead) else isinstance(outcome, Retry)
+
+
+def test_both_forms_of_a_message_are_read() -> None:
+    event = events_pb2.Event(source="quest", external_id="1", event_type="a.b")
+    event.context.update({"x": [1, 2]})
+    assert parse(event.SerializeToString()) == event
+    assert parse(MessageToJson(event).encode()) == event
+    assert parse(b"\n " + MessageToJson(event).encode()) == event
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{",
+        b'{"sourze": "x"}',
+        b"[]",
+        b"\xff\xff",
+        b'{"a": "\xff"}',
+        b"{" * 5_000,
+        b'{"source": 1}',
+    ],
+)
+def test_anything_else_is_refused(payload: bytes) -> None:
+    with pytest.raises(InvalidArgument, match=r"no go2asia\.connect\.v1\.Event"):
+        parse(payload)
