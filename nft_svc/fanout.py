@@ -17,9 +17,6 @@ from mesh.errors import MeshError
 from nft_svc.errors import Draining, ReaderTooSlow, StreamEvicted
 from nft_svc.resume import Target
 
-# A closed stream whose last message is still stuck in flow control is cut off after this long.
-CUT_SECONDS = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class FeedLimits:
@@ -41,9 +38,9 @@ class Update:
 
 
 class Stream:
-    """One watcher's queue; made by `Fanout.open` in the task that serves it."""
+    """One watcher's queue; made by `Fanout.open`."""
 
-    __slots__ = ("_arrived", "_capacity", "_failure", "_pending", "_task", "target", "user_id")
+    __slots__ = ("_arrived", "_capacity", "_failure", "_pending", "target", "user_id")
 
     def __init__(self, target: Target, user_id: str, capacity: int) -> None:
         self.target = target
@@ -52,15 +49,14 @@ class Stream:
         self._pending: deque[Update] = deque()
         self._arrived = asyncio.Event()
         self._failure: MeshError | None = None
-        self._task = asyncio.current_task()
 
-    def offer(self, update: Update) -> None:
-        """Queues an update; a full queue closes the stream with `ReaderTooSlow`."""
+    def offer(self, update: Update) -> bool:
+        """Queues an update; False when that would make the queue longer than it may be."""
         if len(self._pending) >= self._capacity:
-            self.close(ReaderTooSlow())
-        elif self._failure is None:
-            self._pending.append(update)
-            self._arrived.set()
+            return False
+        self._pending.append(update)
+        self._arrived.set()
+        return True
 
     async def take(self, seconds: float) -> Update | None:
         """The next update, or None if none comes in time; raises what the stream was closed with.
@@ -77,22 +73,14 @@ class Stream:
         return self._pending.popleft() if self._pending else None
 
     def close(self, reason: MeshError) -> None:
-        """Ends the stream with `reason`, dropping what is queued: its reader can resume."""
-        if self._failure is not None:
-            return
+        """Ends the stream with `reason`, dropping what is queued: its reader can resume.
+
+        A reader that reads nothing at all learns of it when it reads on: what gRPC has buffered
+        comes first. Until then it costs one idle call.
+        """
         self._failure = reason
         self._pending.clear()
         self._arrived.set()
-        asyncio.get_running_loop().call_later(CUT_SECONDS, self._cut)
-
-    def released(self) -> None:
-        """Says that the task has moved on, so there is nothing to cut."""
-        self._task = None
-
-    def _cut(self) -> None:
-        # A reader that reads nothing at all holds its task inside a write, deaf to the failure.
-        if self._task is not None:
-            self._task.cancel()
 
 
 class Fanout:
@@ -121,29 +109,7 @@ class Fanout:
         return stream
 
     def release(self, stream: Stream) -> None:
-        """Says that nobody reads the stream any more."""
-        stream.released()
-        self._forget(stream)
-
-    def publish(self, targets: Sequence[Target], build: Callable[[Target], Update]) -> None:
-        """Offers a change to the streams of `targets`, built once for each that has any."""
-        for target in targets:
-            if streams := self._by_target.get(target):
-                update = build(target)
-                for stream in streams:
-                    stream.offer(update)
-
-    def drain(self) -> None:
-        """Closes all streams with `Draining`."""
-        for stream in list(self._by_age):
-            stream.close(Draining())
-            self._forget(stream)
-
-    def _evict(self, stream: Stream, limit: int) -> None:
-        stream.close(StreamEvicted(limit=str(limit)))
-        self._forget(stream)
-
-    def _forget(self, stream: Stream) -> None:
+        """Forgets a stream, because it was closed or nobody reads it any more."""
         if stream not in self._by_age:
             return
         del self._by_age[stream]
@@ -154,3 +120,26 @@ class Fanout:
             del self._by_user[stream.user_id]
         if not of_target:
             del self._by_target[stream.target]
+
+    def publish(self, targets: Sequence[Target], build: Callable[[Target], Update]) -> None:
+        """Offers a change to the streams of `targets`, built once for each that has any.
+
+        Streams whose queue is full are closed with `ReaderTooSlow`.
+        """
+        for target in targets:
+            if streams := self._by_target.get(target):
+                update = build(target)
+                for slow in [stream for stream in streams if not stream.offer(update)]:
+                    self._close(slow, ReaderTooSlow())
+
+    def drain(self) -> None:
+        """Closes all streams with `Draining`."""
+        for stream in list(self._by_age):
+            self._close(stream, Draining())
+
+    def _evict(self, stream: Stream, limit: int) -> None:
+        self._close(stream, StreamEvicted(limit=str(limit)))
+
+    def _close(self, stream: Stream, reason: MeshError) -> None:
+        stream.close(reason)
+        self.release(stream)
