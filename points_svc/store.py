@@ -176,7 +176,7 @@ class Store:
         rows = (await self._connection.execute(select(transactions).where(of_these))).all()
         sides = await self._connection.execute(
             select(entries, accounts.c.owner, accounts.c.unit)
-            .join(accounts)
+            .join(accounts, accounts.c.account_id == entries.c.account_id)
             .where(entries.c.transaction_id.in_(ids))
             .order_by(entries.c.transaction_id, entries.c.ordinal)
         )

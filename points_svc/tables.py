@@ -76,12 +76,13 @@ transactions = Table(
     Index(None, "user_id", "transaction_id"),
 )
 
+# What foreign keys would check row by row, a trigger checks once a statement.
 entries = Table(
     "entries",
     metadata,
-    Column("transaction_id", ForeignKey(transactions.c.transaction_id), primary_key=True),
+    Column("transaction_id", Uuid(as_uuid=False), primary_key=True),
     Column("ordinal", SmallInteger, primary_key=True, autoincrement=False),
-    Column("account_id", ForeignKey(accounts.c.account_id), nullable=False),
+    Column("account_id", BigInteger, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("balance_after", BigInteger, nullable=False),
     Column("account_version", BigInteger, nullable=False),

@@ -18,9 +18,10 @@ def ledger(postgres: Cluster, make_database: Callable[[], str]) -> LedgerDatabas
 
 
 @pytest.fixture(autouse=True)
-async def _one_booking(ledger: LedgerDatabase) -> None:
+async def _bookings(ledger: LedgerDatabase) -> None:
     async with replica(ledger) as desk:
         await desk.book(award("anna", 5, request_id="the-one"))
+        await desk.book(award("anna", 5, request_id="the-other", unit="XP"))
 
 
 def execute(url: str, *statements: str) -> None:
@@ -63,6 +64,7 @@ def test_the_service_may_not(ledger: LedgerDatabase, statement: str) -> None:
         "TRUNCATE entries",
         "UPDATE transactions SET reason = 'other'",
         "DELETE FROM idempotency_keys",
+        "DELETE FROM accounts",
     ],
 )
 def test_history_holds_against_its_owner_too(ledger: LedgerDatabase, statement: str) -> None:
@@ -84,13 +86,19 @@ def test_a_user_cannot_be_without_a_floor(ledger: LedgerDatabase) -> None:
         )
 
 
-def test_entries_that_do_not_sum_to_zero_are_refused(ledger: LedgerDatabase) -> None:
-    with pytest.raises(pg.CheckViolation, match="do not sum to zero"):
-        execute(
-            ledger.app_url,
-            "INSERT INTO entries SELECT transaction_id, 2, account_id, 1, 1, 99"
-            " FROM entries WHERE ordinal = 1",
-        )
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "transaction_id, ordinal + 2, account_id, abs(amount), 1, 99",
+        "transaction_id, ordinal + 2, account_id + 1000, -amount, 1, 99",
+        "uuidv7(), ordinal + 2, account_id, -amount, 1, 99",
+        "transaction_id, ordinal + 2, 5 - account_id, -amount, 1, 99",
+    ],
+    ids=["do not sum to zero", "without account", "without transaction", "of another unit"],
+)
+def test_unsound_entries_are_refused(ledger: LedgerDatabase, columns: str) -> None:
+    with pytest.raises(pg.CheckViolation, match="do not sum to zero, or its account is missing"):
+        execute(ledger.app_url, f"INSERT INTO entries SELECT {columns} FROM entries")
 
 
 def test_an_account_version_cannot_be_used_twice(ledger: LedgerDatabase) -> None:
