@@ -22,8 +22,6 @@ app = typer.Typer(
 State = Annotated[
     Path, typer.Option(envvar="DEVSTACK_STATE", help="Folder that holds all state of the stack.")
 ]
-
-
 Only = Annotated[
     list[Service] | None,
     typer.Option(help="Start this service and what it needs, not all; may be repeated."),

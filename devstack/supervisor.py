@@ -73,9 +73,20 @@ class Supervised:
                 self._news.wait_for(lambda: self.restarts > restarts, 10)
 
     def wait_healthy(self, within: float) -> bool:
-        """Wait until the process runs and is ready; False when it is not after `within` seconds."""
-        with self._news:
-            return self._news.wait_for(lambda: self.state is State.HEALTHY, within)
+        """Wait until the process runs and is ready; False when it is not after `within` seconds.
+
+        It is asked anew: a service may run and still look for its restarted database.
+        """
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            with self._news:
+                self._news.wait_for(
+                    lambda: self.state is State.HEALTHY, deadline - time.monotonic()
+                )
+            if self.state is State.HEALTHY and self.process.spec.ready():
+                return True
+            time.sleep(0.05)
+        return False
 
     def interrupt(self) -> None:
         """Make a start that is under way give up, and start no more."""
