@@ -1,7 +1,6 @@
 """All SQL of the ledger's hot path and its reads, within one transaction of the caller.
 
-A batch is written with one statement per table, whatever its size: columns travel as arrays, in
-binary form.
+A batch of any size is written with one statement: columns travel as arrays, in binary form.
 """
 
 import json
@@ -49,20 +48,18 @@ FOR NO KEY UPDATE OF accounts
 
 _MOMENT = "SELECT clock_timestamp(), array_agg(code) FROM units"
 
-_INSERT_TRANSACTIONS = """
-INSERT INTO transactions (transaction_id, request_id, kind, user_id, unit, amount,
-    reason, reference, metadata, effective_time, booked_time)
-SELECT * FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[],
-    %b::text[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::timestamptz[])
-"""
-
-_INSERT_ENTRIES = """
-INSERT INTO entries (transaction_id, ordinal, account_id, amount, balance_after, account_version)
-SELECT * FROM unnest(%b::uuid[], %b::smallint[], %b::bigint[], %b::bigint[], %b::bigint[],
-    %b::bigint[])
-"""
-
-_UPDATE_ACCOUNTS = """
+_WRITE = """
+WITH booked AS (
+    INSERT INTO transactions (transaction_id, request_id, kind, user_id, unit, amount,
+        reason, reference, metadata, effective_time, booked_time)
+    SELECT * FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[],
+        %b::text[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::timestamptz[])
+), sides AS (
+    INSERT INTO entries
+        (transaction_id, ordinal, account_id, amount, balance_after, account_version)
+    SELECT * FROM unnest(%b::uuid[], %b::smallint[], %b::bigint[], %b::bigint[], %b::bigint[],
+        %b::bigint[])
+)
 UPDATE accounts SET posted = k.posted, held = k.held, version = k.version
 FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[])
     AS k (account_id, posted, held, version)
@@ -123,18 +120,10 @@ class Store:
         if not booked:
             return
         await self._execute(
-            _INSERT_TRANSACTIONS, *_columns([_transaction_row(made) for _, made in booked], 11)
-        )
-        await self._execute(_INSERT_ENTRIES, *_columns(self._entry_rows(booked), 6))
-        await self._execute(
-            _UPDATE_ACCOUNTS,
-            *_columns(
-                [
-                    (self._ids[key], posted, held, version)
-                    for key, posted, held, version, _ in changed
-                ],
-                4,
-            ),
+            _WRITE,
+            *_columns([_transaction_row(made) for _, made in booked], 11),
+            *_columns(self._entry_rows(booked), 6),
+            *_columns(self._account_rows(changed), 4),
         )
         remembered = [(key, made.transaction_id.encode()) for key, made in booked]
         await remember(self._connection, idempotency_keys, remembered)
@@ -200,6 +189,11 @@ class Store:
             )
             for _, made in booked
             for ordinal, entry in enumerate(made.entries)
+        ]
+
+    def _account_rows(self, changed: Sequence[Account]) -> list[tuple[int, ...]]:
+        return [
+            (self._ids[key], posted, held, version) for key, posted, held, version, _ in changed
         ]
 
     async def _execute(self, statement: LiteralString, *columns: Sequence[Any]) -> None:
