@@ -15,7 +15,6 @@ class UnknownUnit(MeshError):
     def __init__(self, unit: str) -> None:
         super().__init__(
             f"There is no unit {unit}; use a unit code that the operator created, such as G2A.",
-            field="unit",
             unit=unit,
         )
 

@@ -69,8 +69,8 @@ CREATE TABLE idempotency_keys (
 """
 
 # Once a statement, not once a row: one aggregate over all entries of a batch, so a transaction's
-# entries go in with one statement. It stands in for foreign keys too, whose checks row by row took a
-# quarter of the database's time for a booking; nothing that entries refer to can be deleted.
+# entries go in with one statement. It stands in for foreign keys too, whose checks row by row took
+# a quarter of the database's time for a booking; nothing that entries refer to can be deleted.
 # The settings hold the plan to index look-ups, which a session that began with empty tables would
 # otherwise not choose.
 ENTRIES_BALANCE = """
