@@ -13,6 +13,7 @@ from mesh.db import Connection, Database
 from mesh.errors import RequestIdReused
 from mesh.idempotency import Key, recall, remember
 from mesh.outbox import Queue, Work
+from mesh.telemetry import continue_trace
 from nft_svc import convert
 from nft_svc.accrual import Accrual, Holder, Reward, Standing, admit
 from nft_svc.audit import AuditEntry, Origin
@@ -116,10 +117,18 @@ class Rewards:
         await store.raise_instances(connection, list(accrual.raised.values()))
         await audit.write(connection, accrual.audit)
         if accrual.mints:
-            queued = [mint for mint, _ in accrual.mints]
-            await mints.insert(connection, queued)
+            await mints.insert(connection, [mint for mint, _ in accrual.mints])
             await audit.write(connection, [_queue_entry(*pair) for pair in accrual.mints])
-            await self._submissions.enqueue(connection, [submission(mint) for mint in queued])
+            await self._submit(connection, accrual.mints)
+
+    async def _submit(self, connection: Connection, queued: Sequence[tuple[Mint, Origin]]) -> None:
+        """Enqueues each mint in the trace of its reward, not in that of the group commit."""
+        by_trace: dict[str | None, list[Work]] = {}
+        for mint, origin in queued:
+            by_trace.setdefault(origin.traceparent, []).append(submission(mint))
+        for traceparent, works in by_trace.items():
+            with continue_trace(traceparent, "queue mints"):
+                await self._submissions.enqueue(connection, works)
 
 
 def submission(mint: Mint) -> Work:

@@ -11,8 +11,8 @@ from nft_svc.audit import AuditEntry
 _INSERT = """
 INSERT INTO nft_audit_log
     (actor, action, subject, user_id, before, after, reference, request_id, trace_id)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::jsonb[],
-                     %s::text[], %s::text[], %s::text[])
+SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::jsonb[], %b::jsonb[],
+                     %b::text[], %b::text[], %b::text[])
 """
 
 

@@ -17,11 +17,11 @@ CHANNEL = "nft_feed"
 # The head's row lock is held until commit, so whoever gets the next position also commits next.
 _APPEND = """
 WITH head AS (
-    UPDATE nft_feed_head SET position = position + cardinality(%s::uuid[]) RETURNING position
+    UPDATE nft_feed_head SET position = position + cardinality(%b::uuid[]) RETURNING position
 )
 INSERT INTO nft_feed (position, mint_id, nft_id, user_id, change)
-SELECT head.position - cardinality(%s::uuid[]) + c.n, c.mint_id, c.nft_id, c.user_id, c.change
-FROM head, unnest(%s::uuid[], %s::uuid[], %s::text[], %s::bytea[])
+SELECT head.position - cardinality(%b::uuid[]) + c.n, c.mint_id, c.nft_id, c.user_id, c.change
+FROM head, unnest(%b::uuid[], %b::uuid[], %b::text[], %b::bytea[])
     WITH ORDINALITY AS c (mint_id, nft_id, user_id, change, n)
 """
 _COLUMN: dict[TargetKind, LiteralString] = {

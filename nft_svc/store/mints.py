@@ -19,17 +19,17 @@ m.owner_address, m.failure_reason, m.retryable, m.create_time, m.update_time
 """
 _ALIVE_OR_DONE = """
 SELECT nft_id::text FROM nft_mint_queue
-WHERE nft_id = ANY (%s::uuid[]) AND state NOT IN ('FAILED', 'CANCELLED')
+WHERE nft_id = ANY (%b::uuid[]) AND state NOT IN ('FAILED', 'CANCELLED')
 """
 _LOCK: LiteralString = f"""
 SELECT now() AS now, {COLUMNS} FROM nft_mint_queue AS m
-WHERE m.mint_id = ANY (%s::uuid[]) ORDER BY m.mint_id FOR NO KEY UPDATE
+WHERE m.mint_id = ANY (%b::uuid[]) ORDER BY m.mint_id FOR NO KEY UPDATE
 """
 _INSERT = """
 INSERT INTO nft_mint_queue
     (mint_id, nft_id, user_id, nft_type, state, version, content, create_time, update_time)
-SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-                     %s::jsonb[], %s::timestamptz[], %s::timestamptz[])
+SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::bigint[],
+                     %b::jsonb[], %b::timestamptz[], %b::timestamptz[])
 """
 _UPDATE = """
 UPDATE nft_mint_queue AS m
@@ -37,8 +37,8 @@ SET state = c.state, version = c.version, operation_id = c.operation_id,
     operation_version = c.operation_version, collection_address = c.collection_address,
     item_index = c.item_index, item_address = c.item_address, owner_address = c.owner_address,
     failure_reason = c.failure_reason, retryable = c.retryable, update_time = c.update_time
-FROM unnest(%s::uuid[], %s::text[], %s::bigint[], %s::uuid[], %s::bigint[], %s::text[],
-            %s::numeric[], %s::text[], %s::text[], %s::text[], %s::bool[], %s::timestamptz[])
+FROM unnest(%b::uuid[], %b::text[], %b::bigint[], %b::uuid[], %b::bigint[], %b::text[],
+            %b::numeric[], %b::text[], %b::text[], %b::text[], %b::bool[], %b::timestamptz[])
     AS c (mint_id, state, version, operation_id, operation_version, collection_address,
           item_index, item_address, owner_address, failure_reason, retryable, update_time)
 WHERE m.mint_id = c.mint_id

@@ -10,18 +10,18 @@ from nft_svc.accrual import Holder, Instance, Standing
 from nft_svc.progress import Progress
 
 _INSERT_ZERO_ROWS = """
-INSERT INTO nft_progress (user_id, nft_type) SELECT * FROM unnest(%s::text[], %s::text[])
+INSERT INTO nft_progress (user_id, nft_type) SELECT * FROM unnest(%b::text[], %b::text[])
 ON CONFLICT DO NOTHING
 """
 _LOCK = """
 SELECT now(), p.user_id, p.nft_type, p.counters, p.level, p.nft_id::text
-FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS k (user_id, nft_type, n)
+FROM unnest(%b::text[], %b::text[]) WITH ORDINALITY AS k (user_id, nft_type, n)
 JOIN nft_progress AS p USING (user_id, nft_type)
 ORDER BY k.n FOR NO KEY UPDATE OF p
 """
 _UPDATE_PROGRESS = """
 UPDATE nft_progress AS p SET counters = c.counters, level = c.level, nft_id = c.nft_id
-FROM unnest(%s::text[], %s::text[], %s::jsonb[], %s::int[], %s::uuid[])
+FROM unnest(%b::text[], %b::text[], %b::jsonb[], %b::int[], %b::uuid[])
     AS c (user_id, nft_type, counters, level, nft_id)
 WHERE p.user_id = c.user_id AND p.nft_type = c.nft_type
 """
@@ -29,11 +29,11 @@ _CREATE_INSTANCES = """
 INSERT INTO nft_instances
     (nft_id, user_id, nft_type, level, metadata, create_time, update_time)
 SELECT c.*, now(), now()
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::jsonb[]) AS c
+FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::int[], %b::jsonb[]) AS c
 """
 _RAISE_INSTANCES = """
 UPDATE nft_instances AS i SET level = c.level, metadata = c.metadata, update_time = now()
-FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS c (nft_id, level, metadata)
+FROM unnest(%b::uuid[], %b::int[], %b::jsonb[]) AS c (nft_id, level, metadata)
 WHERE i.nft_id = c.nft_id
 """
 

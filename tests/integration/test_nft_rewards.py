@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -155,12 +156,11 @@ async def test_what_cannot_be_applied_fails_alone(nft: NftDatabase, service: Rep
         reward(users[4]),
     ]
     results = await service.rewards.apply_many(batch)
-    assert [type(result).__name__ for result in results] == [
-        "RewardOutcome", "UnknownCounter", "UnknownNftType", "DataError", "RewardOutcome",
-    ]  # fmt: skip
+    assert [isinstance(result, Exception) for result in results] == [False, *[True] * 3, False]
     assert isinstance(results[1], UnknownCounter)
     assert results[1].metadata == {"nft_type": "explorer", "counter": "towns"}
     assert isinstance(results[2], UnknownNftType)
+    assert isinstance(results[3], psycopg.DataError)
 
 
 async def test_a_refusal_leaves_no_trace_and_may_be_tried_again(
@@ -206,6 +206,10 @@ async def test_the_audit_log_tells_who_what_before_and_after(
         ("connect/connect", "mint.queue"),
         ("gateway/gateway", "mint.report"),
     ]
+    ((carried,),) = nft.query(
+        "SELECT traceparent FROM nft_submissions WHERE item_id = %s", outcome.mint_id
+    )
+    assert carried.split("-")[1] == "ab" * 16, "the order goes on in the trace of its reward"
 
 
 @pytest.mark.parametrize(
