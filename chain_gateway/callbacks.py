@@ -26,9 +26,9 @@ def reporter(database: Database, nft: NftClient) -> Worker:
     async def handle(claims: Sequence[Claim]) -> Sequence[Outcome]:
         wanted = sorted({claim.payload.decode() for claim in claims})
         async with database.transaction(read_only=True) as connection:
-            found = await OrderStore(connection).operations(wanted)
+            found = await OrderStore(connection).standings(wanted)
         try:
-            await nft.report([convert.report(operation) for operation in found.values()])
+            await nft.report([convert.report(standing) for standing in found])
         except MeshError as error:
             if error.transient or len(claims) > 1:
                 raise  # retried together, or bisected until the one that NFT refuses stands alone

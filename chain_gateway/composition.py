@@ -11,9 +11,10 @@ from chain_gateway.clients import NftClient
 from chain_gateway.config import ChainSettings, GatewaySettings
 from chain_gateway.delivery import Timing
 from chain_gateway.items import NANOTON, Collection
-from chain_gateway.minting import Limits, Minter
+from chain_gateway.minting import Minter
 from chain_gateway.orders import OrderDesk
 from chain_gateway.ownership import WalletLinks
+from chain_gateway.sending import Limits, Sender
 from chain_gateway.store.lease import Lease
 from chain_gateway.ton import Chain
 from chain_gateway.tracker import Tracker
@@ -56,19 +57,26 @@ class Gateway:
             timing=Timing(settings.wallet_timeout_seconds, settings.delivery_grace_seconds),
             finality_blocks=settings.finality_blocks,
         )
-        self._minter = Minter(
+        sender = Sender(
             self.database,
             self.chain,
+            lease,
             wallet=self.wallet,
             collection=self.collection,
-            lease=lease,
-            tracker=tracker,
             limits=Limits(
                 batch_mints=settings.batch_mints,
                 messages_in_flight=settings.messages_in_flight,
-                max_lag_seconds=settings.max_lag_seconds,
                 reserve=int(settings.reserve_ton * NANOTON),
             ),
+        )
+        self._minter = Minter(
+            self.database,
+            self.chain,
+            lease,
+            tracker=tracker,
+            sender=sender,
+            collection=self.collection.address,
+            max_lag_seconds=settings.max_lag_seconds,
             on_change=self._reports.wake,
         )
         self.desk = OrderDesk(self.database, self._minter.wake)

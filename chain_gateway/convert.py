@@ -7,7 +7,7 @@ from go2asia.nft.v1 import callbacks_pb2, nft_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chain_gateway.items import MINT_COST
-from chain_gateway.operations import Content, Operation, Order, State
+from chain_gateway.operations import Content, Operation, Order, Standing, State
 from chain_gateway.proof import Proof
 from chain_gateway.reading import Item
 from chain_gateway.store.links import Link
@@ -32,43 +32,44 @@ def state(value: minting_pb2.OperationState.ValueType) -> State | None:
 
 def operation(stored: Operation) -> minting_pb2.Operation:
     """An operation as callers see it."""
+    standing = stored.standing
     message = minting_pb2.Operation(
-        operation_id=stored.operation_id,
+        operation_id=standing.operation_id,
         request_id=stored.order.request_id,
         mint_id=stored.order.mint_id,
         user_id=stored.order.user_id,
-        state=minting_pb2.OperationState.ValueType(stored.state),
-        version=stored.version,
+        state=minting_pb2.OperationState.ValueType(standing.state),
+        version=standing.version,
         content=_content(stored.order.content),
         query_id=stored.query_id,
-        failure_reason=stored.failure_reason,
-        retryable=stored.retryable,
+        failure_reason=standing.failure_reason,
+        retryable=standing.retryable,
     )
-    if stored.placement is not None:
-        message.collection_address = stored.placement.collection
-        message.item_index = stored.placement.index
-        message.item_address = stored.placement.address
-        message.owner_address = stored.placement.owner
+    if standing.placement is not None:
+        message.collection_address = standing.placement.collection
+        message.item_index = standing.placement.index
+        message.item_address = standing.placement.address
+        message.owner_address = standing.placement.owner
     message.create_time.FromDatetime(stored.create_time)
     message.update_time.FromDatetime(stored.update_time)
     return message
 
 
-def report(stored: Operation) -> callbacks_pb2.MintReport:
-    """An operation as NFT is told about it; both contracts number the states alike."""
+def report(standing: Standing) -> callbacks_pb2.MintReport:
+    """An operation as NFT is told about it."""
     message = callbacks_pb2.MintReport(
-        mint_id=stored.order.mint_id,
-        operation_id=stored.operation_id,
-        version=stored.version,
-        state=nft_pb2.MintState.Value(f"MINT_STATE_{stored.state.name}"),
-        failure_reason=stored.failure_reason,
-        retryable=stored.retryable,
+        mint_id=standing.mint_id,
+        operation_id=standing.operation_id,
+        version=standing.version,
+        state=nft_pb2.MintState.Value(f"MINT_STATE_{standing.state.name}"),
+        failure_reason=standing.failure_reason,
+        retryable=standing.retryable,
     )
-    if stored.placement is not None:
-        message.location.collection_address = stored.placement.collection
-        message.location.item_index = stored.placement.index
-        message.location.item_address = stored.placement.address
-        message.location.owner_address = stored.placement.owner
+    if standing.placement is not None:
+        message.location.collection_address = standing.placement.collection
+        message.location.item_index = standing.placement.index
+        message.location.item_address = standing.placement.address
+        message.location.owner_address = standing.placement.owner
     return message
 
 

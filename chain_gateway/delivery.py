@@ -15,6 +15,7 @@ is settled by looking at its items; those that are missing go into a new message
 because deploying on to an initialised item changes nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -70,6 +71,19 @@ class Timing:
 
     timeout: int
     grace: int
+
+
+# The wallet pays in the block after the one in which it runs a message, or a little later.
+_PAYS_WITHIN = 15
+
+
+def promised(messages: Iterable[Message], head_time: int) -> int:
+    """What these messages will still take from the balance that the wallet has at the head."""
+    return sum(
+        message.value
+        for message in messages
+        if message.processed_at is None or message.processed_at + _PAYS_WITHIN > head_time
+    )
 
 
 def judge(message: Message, facts: Facts, timing: Timing) -> Verdict:

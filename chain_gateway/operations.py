@@ -92,16 +92,24 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation as stored; `version` counts up with every change."""
+class Standing:
+    """Where an operation stands; `version` counts up with every change."""
 
     operation_id: str
-    order: Order
+    mint_id: str
     state: State
     version: int
     placement: Placement | None
-    query_id: int | None
     failure_reason: str
     retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation as stored."""
+
+    order: Order
+    standing: Standing
+    query_id: int | None
     create_time: datetime
     update_time: datetime

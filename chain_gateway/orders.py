@@ -111,6 +111,7 @@ class _Batch:
 
 async def read_operation(database: Database, operation_id: str) -> Operation:
     """One operation; raises `OperationNotFound`."""
+    operation_id = operation_id.lower()
     async with database.transaction(read_only=True) as connection:
         found = await OrderStore(connection).operations([operation_id])
     if operation_id not in found:

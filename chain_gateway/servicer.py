@@ -71,7 +71,7 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
         return minting_pb2.ListOperationsResponse(
             operations=[convert.operation(operation) for operation in shown],
             next_page_token=(
-                pagination.next_token(request, (shown[-1].operation_id,)) if more else ""
+                pagination.next_token(request, (shown[-1].standing.operation_id,)) if more else ""
             ),
         )
 

@@ -12,7 +12,7 @@ from pytoniq_core.boc.cell import Cell
 
 from chain_gateway import blocks, delivery
 from chain_gateway.blocks import Deployment
-from chain_gateway.delivery import Facts, Message, Phase, Timing, Verdict
+from chain_gateway.delivery import Facts, Message, Timing, Verdict
 from chain_gateway.items import read_item
 from chain_gateway.store.lease import Lease
 from chain_gateway.store.progress import ProgressStore
@@ -28,14 +28,12 @@ _log = logger("gateway.tracker")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What there is to know at a head before sending; amounts in nanoton.
-
-    `promised` is what messages that the wallet has not run yet will cost it.
+    """What there is to know at a head before sending: the wallet's balance, in nanoton, and the ids
+    of messages that it has not run yet.
     """
 
     head: Block
     balance: int
-    promised: int
     to_send: list[int]
 
 
@@ -119,13 +117,7 @@ class Tracker:
         await self._database.run(write)
         self._tips = None if finality.gone else tips
         self._followed_to = head.seqno
-        waiting = verdicts[Verdict.SEND] + verdicts[Verdict.WAIT] + verdicts[Verdict.REVERTED]
-        return View(
-            head=head,
-            balance=account.balance,
-            promised=sum(message.value for message in waiting if message.phase is Phase.PENDING),
-            to_send=_ids(verdicts[Verdict.SEND]),
-        )
+        return View(head, account.balance, _ids(verdicts[Verdict.SEND]))
 
     async def _minted(
         self, head: Block, known: frozenset[bytes] | None, messages: list[Message]
@@ -165,7 +157,6 @@ class Tracker:
         for start in range(0, len(addresses), _READ_AT_ONCE):
             accounts = await self._chain.accounts(addresses[start : start + _READ_AT_ONCE], at)
             _sort(accounts, awaited, items)
-            await self._database.run(self._lease.hold)
         return items
 
     async def _final(self, head: Block) -> Block | None:

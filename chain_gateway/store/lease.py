@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from mesh.db import Connection
 
-LEASE_SECONDS = 5
+LEASE_SECONDS = 6
 
 _TAKE = text("""
 INSERT INTO wallets AS w (address, lease_holder, lease_expire_time)

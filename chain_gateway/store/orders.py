@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import RowMapping, func, select
 
-from chain_gateway.operations import Content, Operation, Order, Placement, State
+from chain_gateway.operations import Content, Operation, Order, Placement, Standing, State
 from chain_gateway.tables import callbacks, idempotency_keys, operations, wallets
 from mesh import idempotency
 from mesh.db import Connection, RetryTransaction, driver
@@ -33,6 +34,15 @@ INSERT INTO operations (operation_id, request_id, mint_id, user_id, content, sta
 SELECT * FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %s::jsonb[], %s::smallint[])
 ON CONFLICT (mint_id) DO NOTHING
 """
+
+# In the order of the parameters of `_standing`.
+_STANDING_COLUMNS = (
+    "operation_id", "mint_id", "state", "version", "collection_address", "item_index",
+    "item_address", "owner_address", "failure_reason", "retryable",
+)  # fmt: skip
+_STANDINGS = sql.SQL("SELECT {} FROM operations WHERE operation_id = ANY (%s::uuid[])").format(
+    sql.SQL(", ").join(map(sql.Identifier, _STANDING_COLUMNS))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,12 @@ class OrderStore:
         )
         return {row["operation_id"]: _operation(row) for row in rows.mappings()}
 
+    async def standings(self, operation_ids: Sequence[str]) -> list[Standing]:
+        """Where operations stand, without what was ordered."""
+        async with driver(self._connection).cursor(binary=True) as cursor:
+            await cursor.execute(_STANDINGS, [operation_ids])
+            return [_standing(*row) for row in await cursor.fetchall()]
+
     async def page(self, state: State | None, after: str | None, size: int) -> list[Operation]:
         """Up to `size` operations behind id `after`, by id."""
         statement = select(operations).order_by(operations.c.operation_id).limit(size)
@@ -166,22 +182,35 @@ def stored_content(column: Mapping[str, Any]) -> Content:
 
 
 def _operation(row: RowMapping) -> Operation:
-    placement = None
-    if row["item_address"] is not None:
-        placement = Placement(
-            row["collection_address"], row["item_index"], row["item_address"], row["owner_address"]
-        )
     return Operation(
-        operation_id=row["operation_id"],
         order=Order(
             row["request_id"], row["mint_id"], row["user_id"], stored_content(row["content"])
         ),
-        state=State(row["state"]),
-        version=row["version"],
-        placement=placement,
+        standing=_standing(*(row[column] for column in _STANDING_COLUMNS)),
         query_id=row["query_id"],
-        failure_reason=row["failure_reason"],
-        retryable=row["retryable"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+    )
+
+
+def _standing(
+    operation_id: object,
+    mint_id: object,
+    state: int,
+    version: int,
+    collection: str,
+    index: int,
+    address: str | None,
+    owner: str,
+    failure_reason: str,
+    retryable: bool,
+) -> Standing:
+    return Standing(
+        operation_id=str(operation_id),
+        mint_id=str(mint_id),
+        state=State(state),
+        version=version,
+        placement=None if address is None else Placement(collection, index, address, owner),
+        failure_reason=failure_reason,
+        retryable=retryable,
     )

@@ -30,7 +30,8 @@ ON CONFLICT (address)
     DO UPDATE SET next_index = greatest(c.next_index, excluded.next_index)
 """)
 
-# Users' rows are shared: a wallet being linked at this moment is either seen or waits.
+# Sharing the users' rows, as orders do: a wallet being linked at this moment is either seen or
+# waits, and so would one being unlinked.
 _WAITING = """
 WITH due AS MATERIALIZED (
     SELECT operation_id, user_id, mint_id, content, item_index, item_address, owner_address
@@ -39,12 +40,9 @@ WITH due AS MATERIALIZED (
 )
 SELECT operation_id, mint_id, content, item_index, item_address,
     coalesce(owner_address, wallet_address)
-FROM due JOIN users USING (user_id) ORDER BY operation_id FOR SHARE OF users
-"""
-
-_PARK = """
-UPDATE operations SET state = 2, version = version + 1, update_time = now()
-WHERE operation_id = ANY (%s) RETURNING operation_id, version
+FROM due JOIN users USING (user_id)
+WHERE owner_address IS NOT NULL OR wallet_address IS NOT NULL
+ORDER BY operation_id FOR SHARE OF users
 """
 
 _INSERT_MESSAGE = """
@@ -148,14 +146,14 @@ SELECT DISTINCT seen_seqno, seen_root_hash FROM operations WHERE state = 5 AND s
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A mint to send; `placement` is None before its first message, `owner` None if unlinked."""
+    """A mint to send; index and address are None before its first message."""
 
     operation_id: str
     mint_id: str
     content: Content
     index: int | None
     address: str | None
-    owner: str | None
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +206,6 @@ class ProgressStore:
             Waiting(str(operation), str(mint), stored_content(content), index, address, owner)
             for operation, mint, content, index, address, owner in await self._rows(_WAITING, limit)
         ]
-
-    async def park(self, operation_ids: Sequence[str]) -> None:
-        """QUEUED → AWAITING_WALLET."""
-        await self._change(_PARK, list(operation_ids))
 
     async def lock_next_index(self, collection: str) -> int:
         """The next index to give out."""

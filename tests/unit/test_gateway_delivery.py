@@ -2,7 +2,7 @@
 
 import pytest
 
-from chain_gateway.delivery import Facts, Message, Phase, Timing, Verdict, judge
+from chain_gateway.delivery import Facts, Message, Phase, Timing, Verdict, judge, promised
 
 TIMING = Timing(timeout=600, grace=120)
 CREATED, RAN = 1_000, 1_010
@@ -58,3 +58,10 @@ def test_nothing_is_settled_before_its_time_is_final() -> None:
         for lag in (1, 5, 50):
             got = verdict(Phase.PENDING, processed=False, head=head, final=head - lag)
             assert (got is Verdict.SETTLE) == (head - lag >= CREATED + TIMING.timeout)
+
+
+def test_what_is_promised_is_what_the_wallet_has_not_paid_yet() -> None:
+    waiting = Message(1, 7, CREATED, Phase.PENDING, None, 5)
+    just_ran = Message(2, 8, CREATED, Phase.PROCESSED, RAN, 7)
+    assert promised([waiting, just_ran], RAN) == 12
+    assert promised([waiting, just_ran], RAN + 60) == 5

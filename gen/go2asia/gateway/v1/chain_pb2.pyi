@@ -203,7 +203,10 @@ class GetGatewayStatusResponse(_message.Message):
     paused: _builtins.bool
     """True if sending is paused; `paused_reason` says why."""
     paused_reason: _builtins.str
-    """An UPPER_SNAKE word: LOW_BALANCE, CHAIN_LAGS, COLLECTION_MISSING."""
+    """An UPPER_SNAKE word: LOW_BALANCE (send TON to the wallet), CHAIN_LAGS (no lite-server answers, or
+    its head is too old), COLLECTION_MISSING (run setup), NO_SENDER (no Gateway leads the minting at
+    this moment), QUERY_IDS_EXHAUSTED (the wallet has not yet forgotten the oldest query id).
+    """
     @_builtins.property
     def masterchain_time(self) -> _timestamp_pb2.Timestamp:
         """Time of that head."""
