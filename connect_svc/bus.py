@@ -27,7 +27,7 @@ from mesh.identity import Identity
 from mesh.telemetry import logger, meter
 
 EVENT_STREAM = "ECONOMY_EVENTS"
-EVENT_SUBJECTS = "economy.events.>"
+_SUBJECT_PREFIX = "economy.events."
 DEAD_LETTER_STREAM = "ECONOMY_DEAD_LETTER"
 DEAD_LETTERS = "economy.dead_letter"
 # What broke in here again and again; its publisher is not to blame.
@@ -92,7 +92,7 @@ class EventBus:
         client = await connect_bus(settings.nats_url, settings.tls, "connect", inbox=INBOX)
         self._client = client
         try:
-            await ensure_stream(client, EVENT_STREAM, [EVENT_SUBJECTS], keep=_EVENTS_KEPT)
+            await ensure_stream(client, EVENT_STREAM, [f"{_SUBJECT_PREFIX}>"], keep=_EVENTS_KEPT)
             await ensure_stream(
                 client, DEAD_LETTER_STREAM, [f"{DEAD_LETTERS}.*"], keep=_DEAD_LETTERS_KEPT
             )
@@ -119,23 +119,22 @@ class DeadLetters:
 
     async def bury(self, delivery: Delivery, error: MeshError) -> None:
         """Keeps a message with the reason why; raises `Unavailable` if that is not certain."""
-        headers = {
-            "Nats-Msg-Id": f"{EVENT_STREAM}:{delivery.sequence}",
+        why = {
             "reason": error.reason,
             "field": error.field or "",
             "message": " ".join(error.message.split())[:_LONGEST_HEADER],
         }
+        headers = {name: value for name, value in why.items() if value}
+        headers["Nats-Msg-Id"] = f"{EVENT_STREAM}:{delivery.sequence}"
+        subject = f"{DEAD_LETTERS}.{source_of(delivery.subject)}"
         try:
             await self._stream.publish(
-                f"{DEAD_LETTERS}.{source_of(delivery.subject)}",
-                delivery.payload,
-                timeout=PUBLISH_TIMEOUT_SECONDS,
-                headers={name: value for name, value in headers.items() if value},
+                subject, delivery.payload, timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers
             )
         except (nats.errors.Error, OSError, TimeoutError) as failure:
             raise Unavailable(f"The dead letter was not stored: {failure!r}") from failure
         _buried.add(1, {"reason": error.reason})
-        _log.warning("bus.dead_letter", subject=delivery.subject, **headers)
+        _log.warning("bus.dead_letter", subject=subject, **why)
 
 
 class Inbound:
@@ -169,8 +168,11 @@ class Inbound:
 
 
 def source_of(subject: str) -> str:
-    """The source that published under this subject: its last word."""
-    return subject.rpartition(".")[2]
+    """The source that published under `economy.events.<source>` or below it.
+
+    Not the last word: the server lets a source choose what comes behind its own name.
+    """
+    return subject.removeprefix(_SUBJECT_PREFIX).partition(".")[0]
 
 
 def parse(payload: bytes) -> events_pb2.Event:

@@ -1,0 +1,307 @@
+"""Connect's three services over mutual TLS on a real Postgres, called by our own client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import pytest
+from go2asia.connect.v1 import (
+    events_pb2,
+    events_pb2_grpc,
+    reward_actions_pb2,
+    reward_actions_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
+)
+
+from connect_svc.errors import (
+    ActionNotFound,
+    ContextTooLarge,
+    EventNotFound,
+    ExternalIdReused,
+    InvalidExpression,
+    RuleNotFound,
+    SourceNotOwned,
+)
+from connect_svc.intake import Intake
+from connect_svc.servicer import EventServicer, RewardActionServicer, RuleServicer
+from devstack.certificates import Authority
+from devstack.postgres import Cluster
+from mesh.client import open_channel
+from mesh.db import Database
+from mesh.errors import InvalidArgument, Kind, PageTokenInvalid, PermissionDenied
+from mesh.migrate import migrate
+from mesh.testing import LoopServer
+from tests.integration.connect_replica import event, rule
+
+RewardAction = reward_actions_pb2.RewardAction
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Stubs of one identity; the generated async stubs are known to type checkers only."""
+
+    events: Any
+    rules: Any
+    actions: Any
+
+    async def create(self, made: rules_pb2.Rule) -> rules_pb2.Rule:
+        request = rules_pb2.CreateRuleRequest(request_id=f"create-{next(_numbers)}", rule=made)
+        return (await self.rules.CreateRule(request)).rule
+
+    async def submit(self, sent: events_pb2.Event) -> events_pb2.EventReceipt:
+        return (await self.events.SubmitEvent(events_pb2.SubmitEventRequest(event=sent))).receipt
+
+
+@pytest.fixture(scope="module")
+def grpc_add_to_server() -> Any:
+    def add(services: tuple[Any, Any, Any], server: LoopServer) -> None:
+        events, rules, actions = services
+        events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
+        rules_pb2_grpc.add_RuleServiceServicer_to_server(rules, server)
+        reward_actions_pb2_grpc.add_RewardActionServiceServicer_to_server(actions, server)
+
+    return add
+
+
+@pytest.fixture(scope="module")
+def grpc_servicer(
+    _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
+) -> Iterator[tuple[Any, Any, Any]]:
+    name = make_database()
+    asyncio.run(migrate("connect_svc", postgres.url(name)))
+    running = AsyncExitStack()
+
+    async def start() -> tuple[Any, Any, Any]:
+        url = postgres.url(name, "connect_app")
+        database = await running.enter_async_context(Database(url, application_name="connect"))
+        intake = await running.enter_async_context(Intake(database, wake=lambda: None))
+        return (
+            EventServicer(intake, database),
+            RuleServicer(database),
+            RewardActionServicer(database),
+        )
+
+    yield _grpc_server.run(start())
+    _grpc_server.run(running.aclose())
+
+
+@pytest.fixture
+async def act(
+    grpc_server: object, grpc_addr: str, authority: Authority
+) -> AsyncIterator[Callable[[str], Any]]:
+    """Stubs that call as the given identity."""
+
+    @asynccontextmanager
+    async def stubs(identity: str) -> AsyncIterator[Caller]:
+        async with open_channel(grpc_addr, authority.issue(identity)) as channel:
+            yield Caller(
+                events_pb2_grpc.EventServiceStub(channel),
+                rules_pb2_grpc.RuleServiceStub(channel),
+                reward_actions_pb2_grpc.RewardActionServiceStub(channel),
+            )
+
+    async with AsyncExitStack() as channels:
+        opened: dict[str, Caller] = {}
+        for identity in ("domain-service/quest", "economy-manager/ann", "operator/ops"):
+            opened[identity] = await channels.enter_async_context(stubs(identity))
+        yield opened.__getitem__
+
+
+@pytest.fixture
+def quest(act: Callable[[str], Caller]) -> Caller:
+    return act("domain-service/quest")
+
+
+@pytest.fixture
+def manager(act: Callable[[str], Caller]) -> Caller:
+    return act("economy-manager/ann")
+
+
+@pytest.fixture
+def operator(act: Callable[[str], Caller]) -> Caller:
+    return act("operator/ops")
+
+
+async def test_the_story_of_an_event(quest: Caller, manager: Caller) -> None:
+    made = rule(
+        "story",
+        "story.told",
+        condition="event.context.pages > 3",
+        actions=[
+            {"key": "points", "credit_points": {"unit": "G2A", "amount": "150"}},
+            {
+                "key": "badge",
+                "recipient": "event.primary_subject_user_id",
+                "increment_progress": {"nft_type": "teller", "counter": "stories"},
+            },
+        ],
+    )
+    created = await manager.create(made)
+    sent = event(event_type="story.told", primary_subject_user_id="bob", context={"pages": 7})
+    receipt = await quest.submit(sent)
+
+    key = events_pb2.ExternalKey(source="quest", external_id=sent.external_id)
+    by_id = await quest.events.GetEvent(events_pb2.GetEventRequest(event_id=receipt.event_id))
+    by_key = await quest.events.GetEvent(events_pb2.GetEventRequest(external_key=key))
+    assert by_id == by_key
+    assert by_id.event.context == sent.context
+    [outcome] = by_id.evaluation.outcomes
+    assert outcome.result == events_pb2.RuleOutcome.RESULT_MATCHED
+    assert (outcome.rule_id, outcome.rule_version) == ("story", created.version)
+    assert list(outcome.action_ids) == list(receipt.action_ids)
+    points, badge = by_id.actions
+    assert points.credit_points.amount == 150
+    assert (badge.recipient_user_id, badge.increment_progress.amount) == ("bob", 1)
+    assert {each.state for each in by_id.actions} == {RewardAction.STATE_PENDING}
+
+    request = reward_actions_pb2.GetRewardActionRequest(action_id=points.action_id)
+    assert (await quest.actions.GetRewardAction(request)).action == points
+
+
+async def test_duplicates_and_reused_ids(quest: Caller) -> None:
+    sent = event(event_type="dup.sent")
+    first = await quest.submit(sent)
+    again = await quest.submit(sent)
+    assert (again.event_id, again.duplicate) == (first.event_id, True)
+    sent.actor_user_id = "mallory"
+    with pytest.raises(ExternalIdReused) as refused:
+        await quest.submit(sent)
+    assert refused.value.field == "event.external_id"
+
+
+async def test_many_identical_submits_at_once_are_one_event(
+    quest: Caller, operator: Caller
+) -> None:
+    sent = event(event_type="storm.came")
+    receipts = await asyncio.gather(*(quest.submit(sent) for _ in range(50)))
+    assert len({receipt.event_id for receipt in receipts}) == 1
+    assert sum(not receipt.duplicate for receipt in receipts) == 1
+    listed = await operator.events.ListEvents(events_pb2.ListEventsRequest(event_type="storm.came"))
+    assert len(listed.events) == 1
+
+
+async def test_each_event_of_a_batch_fails_alone(quest: Caller) -> None:
+    batch = [
+        event(),
+        event(actor_user_id=""),
+        event(source="booking"),
+        event(context={"text": "x" * 17_000}),
+        event(),
+    ]
+    request = events_pb2.BatchSubmitEventsRequest(events=batch)
+    first, no_actor, not_ours, too_large, last = (
+        await quest.events.BatchSubmitEvents(request)
+    ).results
+    assert first.receipt.event_id
+    assert last.receipt.event_id
+    assert (no_actor.error.reason, no_actor.error.field) == (
+        InvalidArgument.reason,
+        "events[1].actor_user_id",
+    )
+    assert (not_ours.error.reason, not_ours.error.field) == (
+        SourceNotOwned.reason,
+        "events[2].source",
+    )
+    assert too_large.error.reason == ContextTooLarge.reason
+    assert too_large.error.metadata["limit"] == "16384"
+
+
+async def test_a_source_is_reported_by_its_owner_or_an_operator(
+    quest: Caller, manager: Caller, operator: Caller
+) -> None:
+    with pytest.raises(SourceNotOwned) as refused:
+        await quest.submit(event(source="booking"))
+    assert refused.value.kind is Kind.PERMISSION_DENIED
+    assert (await operator.submit(event(source="booking"))).event_id
+    with pytest.raises(PermissionDenied):
+        await manager.submit(event())
+    with pytest.raises(PermissionDenied):
+        await quest.create(rule("not-ours"))
+
+
+async def test_a_malformed_event_is_refused_whole(quest: Caller) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await quest.submit(event(event_id="01890a5d-ac96-774b-bcce-b302099a8057"))
+    assert refused.value.field == "event.event_id"
+
+
+async def test_a_mistake_in_a_rule_comes_back_with_its_place(manager: Caller) -> None:
+    with pytest.raises(InvalidExpression) as refused:
+        await manager.create(rule("wrong", condition="true &&\n event.contxt.x"))
+    assert refused.value.field == "rule.condition"
+    assert refused.value.metadata == {"line": "2", "column": "7"}
+
+
+async def test_a_rule_is_updated_by_its_etag(manager: Caller, quest: Caller) -> None:
+    made = await manager.create(rule("updated", "update.sent"))
+    made.priority = 3
+    request = rules_pb2.UpdateRuleRequest(request_id="update-1", rule=made)
+    updated = (await manager.rules.UpdateRule(request)).rule
+    assert (updated.version, updated.priority) == (2, 3)
+    assert (await manager.rules.UpdateRule(request)).rule == updated
+    found = await quest.rules.GetRule(rules_pb2.GetRuleRequest(rule_id="updated"))
+    assert found.rule == updated
+
+
+async def test_what_is_not_there(quest: Caller) -> None:
+    nowhere = "01890a5d-ac96-774b-bcce-b302099a8057"
+    with pytest.raises(EventNotFound):
+        await quest.events.GetEvent(events_pb2.GetEventRequest(event_id=nowhere))
+    unknown = events_pb2.ExternalKey(source="quest", external_id="nope")
+    with pytest.raises(EventNotFound, match="quest/nope"):
+        await quest.events.GetEvent(events_pb2.GetEventRequest(external_key=unknown))
+    with pytest.raises(RuleNotFound):
+        await quest.rules.GetRule(rules_pb2.GetRuleRequest(rule_id="nope"))
+    with pytest.raises(ActionNotFound):
+        await quest.actions.GetRewardAction(
+            reward_actions_pb2.GetRewardActionRequest(action_id=nowhere)
+        )
+
+
+async def test_lists_go_page_by_page(quest: Caller, manager: Caller, operator: Caller) -> None:
+    for number in range(5):
+        await manager.create(rule(f"paged-{number}", "page.turned"))
+    receipts = [
+        await quest.submit(event(event_type="page.turned", actor_user_id="reader"))
+        for _ in range(5)
+    ]
+
+    async def pages(call: Any, request: Any, items: str) -> list[Any]:
+        found: list[Any] = []
+        while True:
+            response = await call(request)
+            page = getattr(response, items)
+            assert len(page) <= request.page_size
+            found += page
+            if not response.next_page_token:
+                return found
+            request.page_token = response.next_page_token
+
+    request = events_pb2.ListEventsRequest(actor_user_id="reader", page_size=2)
+    found = await pages(operator.events.ListEvents, request, "events")
+    newest_first = [receipt.event_id for receipt in reversed(receipts)]
+    assert sorted(each.event_id for each in found) == sorted(newest_first)
+
+    rules = rules_pb2.ListRulesRequest(event_type="page.turned", page_size=2)
+    listed = await pages(operator.rules.ListRules, rules, "rules")
+    assert [each.rule_id for each in listed] == [f"paged-{number}" for number in range(5)]
+
+    actions = reward_actions_pb2.ListRewardActionsRequest(
+        recipient_user_id="reader", state=RewardAction.STATE_PENDING, page_size=10
+    )
+    pending = await pages(operator.actions.ListRewardActions, actions, "actions")
+    assert len({each.action_id for each in pending}) == 25
+    assert [each.action_id for each in reversed(pending)] == [
+        action_id for receipt in receipts for action_id in receipt.action_ids
+    ]
+    of_rule = reward_actions_pb2.ListRewardActionsRequest(rule_id="paged-3", page_size=10)
+    assert len(await pages(operator.actions.ListRewardActions, of_rule, "actions")) == 5
+
+    request.page_token, request.actor_user_id = "bm9uc2Vuc2U", "other"
+    with pytest.raises(PageTokenInvalid):
+        await operator.events.ListEvents(request)
