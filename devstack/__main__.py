@@ -1,4 +1,4 @@
-"""`python -m devstack up | status | down`: the stack from the command line."""
+"""`python -m devstack up | demo | status | down`: the stack from the command line."""
 
 import os
 import signal
@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from devstack.composition import OPERATOR, SERVICES, Service
+from devstack.demo.run import play
+from devstack.demo.script import Files
 from devstack.process import StartError
 from devstack.stack import DEFAULT_STATE, Stack
 from devstack.state import StackRunningError, published, running_pid
@@ -46,6 +48,18 @@ def up(state: State = DEFAULT_STATE, only: Only = None) -> None:
     except (StartError, StackRunningError) as error:
         typer.echo(f"\n{error}", err=True)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def demo(
+    events: Annotated[Path, typer.Option(help="JSON Lines of go2asia.connect.v1.Event.")],
+    rules: Annotated[Path, typer.Option(help="YAML list of go2asia.connect.v1.Rule.")],
+    badges: Annotated[Path, typer.Option(help="YAML list of go2asia.nft.v1.NftType.")],
+    state: State = DEFAULT_STATE,
+    fresh: Annotated[bool, typer.Option(help="Forget what was played before.")] = False,
+) -> None:
+    """Play a file of events through a whole stack and audit what came out."""
+    raise typer.Exit(play(Files(rules, badges, events), state, fresh))
 
 
 @app.command()

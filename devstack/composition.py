@@ -189,7 +189,15 @@ class Composition:
 
         def fund() -> None:
             address = gateway("funds", "address").split()[-1]
-            line = [sys.executable, "-m", "ton_devnet", "fund", "--state", str(self.devnet)]
+            line = [
+                sys.executable,
+                "-m",
+                "ton_devnet",
+                "fund",
+                "--up-to",
+                "--state",
+                str(self.devnet),
+            ]
             self._supervisor.run("funds", [*line, address, str(GATEWAY_FUNDS_TON)], ON_PATH)
 
         def deploy() -> None:

@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     give = commands.add_parser("fund", help="send TON from the faucet and wait for it to arrive")
     give.add_argument("address", type=_address, metavar="ADDRESS")
     give.add_argument("nanotons", type=_nanotons, metavar="AMOUNT_TON", help="such as 100 or 0.5")
+    give.add_argument(
+        "--up-to", action="store_true", help="send only what the balance lacks of AMOUNT_TON"
+    )
     for command in (serve, give):
         command.add_argument(
             "--state", type=Path, required=True, metavar="DIR", help="folder of this network"
@@ -117,8 +120,8 @@ async def _serve(folder: StateFolder, options: Options) -> None:
     print("stopped; the network goes on from here at the next start", flush=True)
 
 
-async def _fund(folder: StateFolder, address: Address, nanotons: int) -> None:
-    balance = await fund(folder, address, nanotons)
+async def _fund(folder: StateFolder, address: Address, nanotons: int, up_to: bool) -> None:
+    balance = await fund(folder, address, nanotons, up_to=up_to)
     print(f"{address.to_str(is_bounceable=False)} has {decimal.Decimal(balance) / NANOTONS} TON")
 
 
@@ -139,7 +142,7 @@ def main() -> int:
             )
             asyncio.run(_serve(folder, options))
         else:
-            asyncio.run(_fund(folder, arguments.address, arguments.nanotons))
+            asyncio.run(_fund(folder, arguments.address, arguments.nanotons, arguments.up_to))
     except (StateFolderError, StateDamagedError) as error:
         print(f"ton_devnet: {error}", file=sys.stderr)
         return 1

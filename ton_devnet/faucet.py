@@ -35,10 +35,11 @@ def genesis_account(key: SigningKey, now: int) -> tuple[bytes, bytes]:
     return init.hash, to_boc(shard_account.cell())
 
 
-async def fund(folder: StateFolder, address: Address, nanotons: int) -> int:
+async def fund(folder: StateFolder, address: Address, nanotons: int, *, up_to: bool = False) -> int:
     """Send from the faucet and wait until it has arrived; gives the new balance in nanotons.
 
-    Raises StateFolderError when the network is not there or does not deliver.
+    With `up_to`, send only what the balance lacks of that sum, or nothing. Raises
+    StateFolderError when the network is not there or does not deliver.
     """
     key = folder.existing_key(FAUCET)
     client = LiteBalancer.from_config(folder.read_global_config(), trust_level=1)
@@ -49,6 +50,11 @@ async def fund(folder: StateFolder, address: Address, nanotons: int) -> int:
                 f"the network in {folder.path} does not answer; start it:"
                 f" python -m ton_devnet serve --state {folder.path}"
             )
+        if up_to:
+            balance = cast(int, (await client.get_account_state(address)).balance)
+            if balance >= nanotons:
+                return balance
+            nanotons -= balance
         wallet = await HighloadWalletV3.from_private_key(client, bytes(key) + bytes(key.verify_key))
         message = HighloadWalletV3.create_wallet_internal_message(
             address, send_mode=1, value=nanotons, body=Cell.empty(), bounce=False

@@ -105,6 +105,9 @@ async def _audit_item(
 ) -> None:
     """Read the item back by its address and compare it with NFT's record."""
     where = mint.location
+    if not where.item_address:
+        findings.differences.append(f"mint {mint.mint_id} of {mint.user_id} has no item yet")
+        return
     request = chain_pb2.GetNftItemRequest(item_address=where.item_address)
     item = (await chain.GetNftItem(request)).item
     before = len(findings.differences)

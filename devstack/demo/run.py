@@ -67,6 +67,7 @@ class Demo:
         secret = read_secret(state / "people")
         users = sorted({user for user, _ in script.expected["mints"]})
         self.people = [make_person(user, secret) for user in users]
+        self.unsettled = ""
         self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
         self._open = AsyncExitStack()
 
@@ -82,7 +83,7 @@ class Demo:
                         await self._play()
                         await self._settle()
                 except TimeoutError:
-                    self.played.rejected.sort(key=lambda mistake: mistake.line)
+                    self.unsettled = f"not settled after {PATIENCE_SECONDS:.0f} s"
                 finally:
                     for task in (counter, *watchers):
                         task.cancel()
@@ -127,7 +128,7 @@ class Demo:
         lines = self.script.lines
         await self._send(lines)
         operator = await self._bus("operator/ops")
-        self._open.push_async_callback(operator.drain)
+        self._open.push_async_callback(operator.close)
         events = EventServiceStub(self._channel("connect", "operator/ops"))
         await asyncio.gather(
             await_answers(lines, operator.jetstream(), events, self.played),
@@ -190,7 +191,9 @@ def report(demo: Demo, findings: Findings, seconds: float) -> int:
         print(f"  rejected  {mistake}")
     for difference in findings.differences[:SHOWN_DIFFERENCES]:
         print(f"  DIFFERS   {difference}")
-    if not findings.differences:
+    if demo.unsettled:
+        print(f"  UNSETTLED {demo.unsettled}; the logs are in {demo.stack.logs}")
+    elif not findings.differences:
         print("everything equals what examples/expect.py works out from the files alone")
     summary = {
         "events_sent": played.sent + len(demo.script.mistakes),
@@ -208,8 +211,7 @@ def report(demo: Demo, findings: Findings, seconds: float) -> int:
         "seconds": round(seconds, 1),
     }
     print(f"DEMO {json.dumps(summary)}")
-    unsettled = actions.pending + actions.dispatched + actions.failed
-    return int(bool(findings.differences or unsettled))
+    return int(bool(findings.differences or demo.unsettled or actions.failed))
 
 
 def play(files: Files, state: Path, fresh: bool) -> int:
