@@ -24,7 +24,7 @@ from connect_svc.normalization import DOMAIN_SERVICE, Submission, admit
 from mesh.bus import PUBLISH_TIMEOUT_SECONDS, Delivery, connect_bus, consume, ensure_stream
 from mesh.errors import InvalidArgument, Kind, MeshError, Unavailable
 from mesh.identity import Identity
-from mesh.telemetry import logger, meter
+from mesh.telemetry import continue_trace, logger, meter
 
 EVENT_STREAM = "ECONOMY_EVENTS"
 _SUBJECT_PREFIX = "economy.events."
@@ -148,7 +148,8 @@ class Inbound:
         """A delivery that is answered or buried is done; an exception brings it back later."""
         admitted = [_admit(delivery) for delivery in deliveries]
         sound = [each for each in admitted if isinstance(each, Submission)]
-        answers = iter(await self._intake.submit_many(sound))
+        with continue_trace(deliveries[0].traceparent, "read events"):
+            answers = iter(await self._intake.submit_many(sound))
         outcomes = [next(answers) if isinstance(each, Submission) else each for each in admitted]
         return [
             await self._conclude(delivery, outcome)

@@ -15,6 +15,7 @@ from connect_svc.normalization import Submission
 from connect_svc.records import EventKey, Known, Moment, Receipt, Taken
 from connect_svc.rules import Action, Catalogue, decide
 from connect_svc.store import ActionStore, EventStore, RuleStore
+from mesh import telemetry
 from mesh.batching import GroupCommit
 from mesh.clock import new_id
 from mesh.db import Connection, Database
@@ -22,6 +23,9 @@ from mesh.errors import MeshError
 from mesh.outbox import Work
 
 MAX_AHEAD = timedelta(minutes=5)
+
+Arrival = tuple[Submission, str | None]
+"""A submission and the traceparent that it came with."""
 
 
 class Intake:
@@ -34,7 +38,7 @@ class Intake:
         self._database = database
         self._wake = wake
         self._catalog = CatalogCache()
-        self._batches = GroupCommit(self._commit, name="connect.intake")
+        self._batches = GroupCommit[Arrival, Receipt](self._commit, name="connect.intake")
 
     async def __aenter__(self) -> Self:
         await self._batches.__aenter__()
@@ -53,14 +57,18 @@ class Intake:
 
         Raises `ExternalIdReused` or `OccurredInFuture`; then nothing was written for it.
         """
-        return await self._batches.submit(submission)
+        return await self._batches.submit((submission, telemetry.traceparent()))
 
     async def submit_many(self, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
         """Takes in each event by itself: its receipt, or what `submit` would have raised."""
-        return await self._batches.submit_many(submissions)
+        parent = telemetry.traceparent()
+        return await self._batches.submit_many([(each, parent) for each in submissions])
 
-    async def _commit(self, submissions: Sequence[Submission]) -> list[Receipt | MeshError]:
-        batch = await self._database.run(lambda connection: self._take(connection, submissions))
+    async def _commit(self, arrivals: Sequence[Arrival]) -> list[Receipt | MeshError]:
+        submissions = [submission for submission, _ in arrivals]
+        # A batch has one span, and its actions leave with it: it continues the oldest's trace.
+        with telemetry.continue_trace(arrivals[0][1], "take in events"):
+            batch = await self._database.run(lambda c: self._take(c, submissions))
         if batch.actions:
             self._wake()
         return batch.answers

@@ -18,7 +18,7 @@ from connect_svc.store import ActionStore
 from connect_svc.targets import PointsTarget
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
-from mesh import status
+from mesh import status, telemetry
 from mesh.errors import Internal, MeshError, NotFound, Unavailable
 from mesh.server import Registration, running
 from tests.integration.connect_replica import (
@@ -40,9 +40,11 @@ class TinyPoints(points_pb2_grpc.PointsServiceServicer):
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.calls: list[int] = []
+        self.traces: list[str] = []
 
     async def BatchPost(self, request: Any, context: Any) -> points_pb2.BatchPostResponse:
         self.calls.append(len(request.items))
+        self.traces.append((telemetry.traceparent() or "").split("-")[1])
         response = points_pb2.BatchPostResponse()
         for item in request.items:
             error = await self._answer(item.award)
@@ -210,3 +212,16 @@ async def test_what_was_decided_is_not_given_twice(
         assert receipts[1:] == [replace(receipts[0], duplicate=True)] * 2
         await one.intake.submit(sent)
     assert seen == [action_id]
+
+
+async def test_the_trace_leads_from_the_event_to_its_reward(
+    connect: ConnectDatabase, authority: Authority
+) -> None:
+    async def answer(award: points_pb2.AwardRequest) -> None:
+        return None
+
+    async with dispatching(connect, authority, answer) as (one, points):
+        with telemetry.continue_trace(f"00-{'ab' * 16}-{'cd' * 8}-01", "test"):
+            [action_id] = (await one.intake.submit(submission())).action_ids
+        await until(one, action_id, lambda record: record.state is State.COMPLETED)
+    assert points.traces == ["ab" * 16]

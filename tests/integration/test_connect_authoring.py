@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from go2asia.connect.v1 import rules_pb2
 
+from connect_svc.catalog import CatalogCache
 from connect_svc.errors import (
     EtagMismatch,
     InvalidExpression,
@@ -133,3 +134,18 @@ async def test_a_refused_rule_leaves_no_trace(connect: ConnectDatabase, one: Rep
         await one.create(rule("r", state="STATE_ARCHIVED"), "create-r")
     assert connect.query("SELECT version FROM rule_catalog") == [(0,)]
     assert (await one.create(rule("r"), "create-r")).version == 1
+
+
+async def test_a_database_that_was_set_back_is_believed(
+    postgres: Cluster, make_database: Callable[[], str], one: Replica
+) -> None:
+    cache = CatalogCache()
+    for name in ("a", "b"):
+        await one.create(rule(name))
+    async with one.database.transaction(read_only=True) as connection:
+        assert len((await cache.at(2, RuleStore(connection))).rules_for("quest.completed")) == 2
+    async with replica(await migrated(postgres, make_database)) as restored:
+        await restored.create(rule("c"))
+        async with restored.database.transaction(read_only=True) as connection:
+            catalogue = await cache.at(1, RuleStore(connection))
+    assert [each.rule_id for each in catalogue.rules_for("quest.completed")] == ["c"]
