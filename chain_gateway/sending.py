@@ -21,7 +21,7 @@ from mesh.db import Connection, Database
 from mesh.telemetry import logger, meter
 
 # Chain time after which a message that the wallet has not run is handed out again.
-_RESEND_SECONDS = 10
+_RESEND_SECONDS = 5
 
 _log = logger("gateway.sending")
 _sent = meter.create_counter(
