@@ -120,8 +120,6 @@ class EtagMismatch(MeshError):
     kind = Kind.ABORTED
     reason = "ETAG_MISMATCH"
     domain = DOMAIN
-    # Unlike other aborted requests, this one fails however often it is repeated.
-    transient = False
 
     def __init__(self, *, rule_id: str, etag: str) -> None:
         super().__init__(

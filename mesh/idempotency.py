@@ -67,7 +67,7 @@ async def recall(
         return {}
     statement = sql.SQL(
         "SELECT k.n, t.fingerprint, t.response"
-        " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS k (scope, request_id, n)"
+        " FROM unnest(%b::text[], %b::text[]) WITH ORDINALITY AS k (scope, request_id, n)"
         " JOIN {table} AS t USING (scope, request_id)"
     ).format(table=sql.Identifier(table.name))
     async with driver(connection).cursor(binary=True) as cursor:
@@ -97,7 +97,7 @@ async def remember(
         raise ValueError("a request id occurs twice in one batch; collapse repetitions first")
     statement = sql.SQL(
         "INSERT INTO {table} (scope, request_id, fingerprint, response)"
-        " SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::bytea[])"
+        " SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::bytea[])"
         " ON CONFLICT DO NOTHING"
     ).format(table=sql.Identifier(table.name))
     columns = [

@@ -13,7 +13,6 @@ from mesh.db import Connection, Database
 from mesh.errors import RequestIdReused
 from mesh.idempotency import Key, recall, remember
 from mesh.outbox import Queue, Work
-from mesh.telemetry import continue_trace
 from nft_svc import convert
 from nft_svc.accrual import Accrual, Holder, Reward, Standing, admit
 from nft_svc.audit import AuditEntry, Origin
@@ -119,22 +118,14 @@ class Rewards:
         if accrual.mints:
             await mints.insert(connection, [mint for mint, _ in accrual.mints])
             await audit.write(connection, [_queue_entry(*pair) for pair in accrual.mints])
-            await self._submit(connection, accrual.mints)
-
-    async def _submit(self, connection: Connection, queued: Sequence[tuple[Mint, Origin]]) -> None:
-        """Enqueues each mint in the trace of its reward, not in that of the group commit."""
-        by_trace: dict[str | None, list[Work]] = {}
-        for mint, origin in queued:
-            by_trace.setdefault(origin.traceparent, []).append(submission(mint))
-        for traceparent, works in by_trace.items():
-            with continue_trace(traceparent, "queue mints"):
-                await self._submissions.enqueue(connection, works)
+            works = [submission(mint, origin.traceparent) for mint, origin in accrual.mints]
+            await self._submissions.enqueue(connection, works)
 
 
-def submission(mint: Mint) -> Work:
-    """A mint as work for the orchestrator: the order, ready to send."""
+def submission(mint: Mint, traceparent: str | None) -> Work:
+    """A mint as work for the orchestrator: the order, ready to send, in its reward's trace."""
     order = convert.mint_order(mint.content, mint.mint_id, mint.user_id)
-    return Work(mint.mint_id, LANE, order.SerializeToString())
+    return Work(mint.mint_id, LANE, order.SerializeToString(), traceparent=traceparent)
 
 
 async def _remembered(
