@@ -12,12 +12,14 @@ from chain_gateway.config import GatewaySettings
 from chain_gateway.operations import Content, Operation, Order, State
 from chain_gateway.orders import Request, read_operation
 from chain_gateway.setup import SetupFailed, set_up
+from chain_gateway.store.lease import Lease, LeaseLost
 from chain_gateway.store.links import LinkStore
 from chain_gateway.store.orders import OrderStore, Status
 from chain_gateway.tables import metadata
 from chain_gateway.ton import Chain
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
+from mesh.db import Database
 from mesh.idempotency import Key
 from mesh.migrate import drift, migrate
 from tests.integration.gateway_stage import NftRecorder, Stage, UserWallet, recording
@@ -169,6 +171,43 @@ async def test_a_block_that_vanished_takes_its_mints_back(
             after = await connection.scalar(text("SELECT count(*) FROM messages"))
         assert after == before, "no new message: the item was found by its address"
         assert found.standing.failure_reason == ""
+
+
+async def test_replicas_take_turns(settings: GatewaySettings) -> None:
+    """Both take orders, one sends; when it leaves, the other goes on."""
+    async with Gateway(settings) as second:
+        async with Gateway(settings) as first:
+            ordered = [await order_for_linked_user(replica) for replica in (first, second) * 3]
+            for operation_id in ordered:
+                await operation_when(
+                    first, operation_id, lambda o: o.standing.state is State.FINALIZED
+                )
+        last = await order_for_linked_user(second)
+        await operation_when(second, last, lambda o: o.standing.state is State.FINALIZED)
+        async with second.database.transaction() as connection:
+            indices = await connection.scalars(
+                text("SELECT item_index FROM operations ORDER BY item_index")
+            )
+            assert list(indices) == list(range(len(ordered) + 3)), "dense, each given once"
+
+
+async def test_a_lease_that_was_lost_writes_nothing(settings: GatewaySettings) -> None:
+    async with Database(settings.database_url.get_secret_value(), application_name="t") as database:
+        one, two = Lease("0:01", "one"), Lease("0:01", "two")
+        assert await database.run(one.take)
+        assert not await database.run(two.take)
+        with pytest.raises(LeaseLost):
+            await database.run(two.hold)
+        assert await database.run(one.hold) == 0
+        async with database.transaction() as connection:
+            await connection.execute(
+                text("UPDATE wallets SET lease_expire_time = now() WHERE address = '0:01'")
+            )
+        assert await database.run(two.take)
+        with pytest.raises(LeaseLost):
+            await database.run(one.hold)
+        await database.run(two.drop)
+        assert await database.run(one.take)
 
 
 async def test_migrations_make_the_tables(settings: GatewaySettings) -> None:
