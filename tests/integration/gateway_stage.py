@@ -124,7 +124,7 @@ class Stage:
     def devnet(self) -> Iterator[None]:
         command = ["-m", "ton_devnet", "serve", "--state", str(self.network)]
         command += ["--idle-interval", "0.5"]
-        process = self._spawn(command, "devnet.log", {})
+        process = self._lite_server = self._spawn(command, "devnet.log", {})
         try:
             config = self.network / "global.config.json"
             _until(config.exists, process, self.folder / "devnet.log")
@@ -132,6 +132,10 @@ class Stage:
         finally:
             process.terminate()
             process.wait(20)
+
+    def kill_network(self) -> None:
+        self._lite_server.kill()
+        self._lite_server.wait(10)
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
