@@ -1,6 +1,7 @@
 """Sends a file's events, half by RPC and half over the event bus, and waits for the answers."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -81,8 +82,10 @@ async def _submit(lines: list[Line], events: "EventServiceAsyncStub", played: Pl
             if error.transient:
                 again.append(line)
             else:
-                wrong = Mistake(line.file, line.line, error.field or "", error.message)
-                played.rejected.append(wrong)
+                # Places within our batch mean nothing to whoever wrote the file.
+                words = re.sub(r"\bevents\[\d+\]\.", "", error.message)
+                field = re.sub(r"^events\[\d+\]\.", "", error.field or "")
+                played.rejected.append(Mistake(line.file, line.line, field, words))
         lines = again
         if lines:
             await asyncio.sleep(AGAIN_SECONDS)
