@@ -169,4 +169,5 @@ def _entry(reward: Reward, before: Standing, outcome: RewardOutcome) -> AuditEnt
         },
         after=after,
         reference=reward.reference,
+        nft_id=outcome.nft_id,
     )

@@ -107,6 +107,31 @@ def progress(user_id: str, code: str, known: Progress) -> nft_pb2.Progress:
     )
 
 
+def progress_row(row: Mapping[Any, Any]) -> nft_pb2.Progress:
+    """Progress, as `store.reads` returns it, on the wire."""
+    known = Progress(row["counters"], row["level"])
+    return progress(row["user_id"], row["nft_type"], known)
+
+
+def audit_entry(row: Mapping[Any, Any]) -> nft_pb2.AuditEntry:
+    """A line of the audit log, as `store.reads` returns it, on the wire."""
+    message = nft_pb2.AuditEntry(
+        entry_id=row["entry_id"],
+        actor=row["actor"],
+        action=row["action"],
+        subject=row["subject"],
+        user_id=row["user_id"] or "",
+        nft_id=row["nft_id"] or "",
+        before=None if row["before"] is None else struct(row["before"]),
+        after=None if row["after"] is None else struct(row["after"]),
+        reference=row["reference"],
+        request_id=row["request_id"] or "",
+        trace_id=row["trace_id"] or "",
+    )
+    message.time.FromDatetime(row["time"])
+    return message
+
+
 def nft(row: Mapping[Any, Any]) -> nft_pb2.Nft:
     """An instance, as `store.reads` returns it, on the wire."""
     message = nft_pb2.Nft(
@@ -145,6 +170,7 @@ def mint(known: Mint) -> nft_pb2.Mint:
         operation_id=known.operation_id or "",
         failure_reason=known.failure_reason,
         retryable=known.retryable,
+        retry_of=known.retry_of or "",
     )
     if known.location is not None:
         message.location.collection_address = known.location.collection_address

@@ -30,6 +30,7 @@ from nft_svc.audit import Origin
 from nft_svc.catalog import Catalog
 from nft_svc.errors import MintNotFound, NftNotFound
 from nft_svc.feed import Feed
+from nft_svc.mint_requests import MintRequests
 from nft_svc.reports import News, Reports
 from nft_svc.rewards import RewardRequest, Rewards
 from nft_svc.store import reads
@@ -147,11 +148,45 @@ class CallbackServicer(callbacks_pb2_grpc.MintCallbackServiceServicer):
 
 
 class NftServicer(nft_pb2_grpc.NftServiceServicer):
-    """Reads and streams."""
+    """What people read, stream, and ask of their mints."""
 
-    def __init__(self, database: Database, feed: Feed) -> None:
+    def __init__(self, database: Database, feed: Feed, requests: MintRequests) -> None:
         self._database = database
         self._feed = feed
+        self._requests = requests
+
+    async def RequestMint(
+        self, request: nft_pb2.RequestMintRequest, context: Context
+    ) -> nft_pb2.RequestMintResponse:
+        mint = await self._requests.request(
+            _key("RequestMint", request, request.request_id),
+            request.user_id,
+            request.nft_id.lower(),
+            _origin(request.request_id),
+        )
+        return nft_pb2.RequestMintResponse(mint=mint)
+
+    async def RetryMint(
+        self, request: nft_pb2.RetryMintRequest, context: Context
+    ) -> nft_pb2.RetryMintResponse:
+        mint = await self._requests.retry(
+            _key("RetryMint", request, request.request_id),
+            request.user_id,
+            request.mint_id.lower(),
+            _origin(request.request_id),
+        )
+        return nft_pb2.RetryMintResponse(mint=mint)
+
+    async def CancelMint(
+        self, request: nft_pb2.CancelMintRequest, context: Context
+    ) -> nft_pb2.CancelMintResponse:
+        mint = await self._requests.cancel(
+            _key("CancelMint", request, request.request_id),
+            request.user_id,
+            request.mint_id.lower(),
+            _origin(request.request_id),
+        )
+        return nft_pb2.CancelMintResponse(mint=mint)
 
     async def GetNft(
         self, request: nft_pb2.GetNftRequest, context: Context
@@ -184,6 +219,38 @@ class NftServicer(nft_pb2_grpc.NftServiceServicer):
             found = await reads.progress(connection, request.user_id, request.nft_type)
         return nft_pb2.GetProgressResponse(
             progress=convert.progress(request.user_id, request.nft_type, found)
+        )
+
+    async def ListProgress(
+        self, request: nft_pb2.ListProgressRequest, context: Context
+    ) -> nft_pb2.ListProgressResponse:
+        page = open_page(request)
+        after = (str(page.after[0]), str(page.after[1])) if page.after else None
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.progress_page(
+                connection, request.user_id, request.nft_type, after, page.size
+            )
+        last = found[-1] if len(found) == page.size else None
+        return nft_pb2.ListProgressResponse(
+            progress=[convert.progress_row(row) for row in found],
+            next_page_token=next_token(request, (last["user_id"], last["nft_type"]))
+            if last
+            else "",
+        )
+
+    async def ListAuditLog(
+        self, request: nft_pb2.ListAuditLogRequest, context: Context
+    ) -> nft_pb2.ListAuditLogResponse:
+        page = open_page(request)
+        before = int(page.after[0]) if page.after else None
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.audit_log(
+                connection, request.user_id, request.nft_id, request.action, before, page.size
+            )
+        last = found[-1]["entry_id"] if len(found) == page.size else None
+        return nft_pb2.ListAuditLogResponse(
+            entries=[convert.audit_entry(row) for row in found],
+            next_page_token=next_token(request, (last,)) if last else "",
         )
 
     async def GetMint(

@@ -60,6 +60,16 @@ async def lock_progress(
     return rows[0][0], standings
 
 
+async def holder(connection: Connection, nft_id: str) -> Holder | None:
+    """Whose an instance is, and of which type; None if there is none of that id."""
+    async with driver(connection).cursor(binary=True) as cursor:
+        await cursor.execute(
+            "SELECT user_id, nft_type FROM nft_instances WHERE nft_id = %s::uuid", [nft_id]
+        )
+        row = await cursor.fetchone()
+    return None if row is None else (row[0], row[1])
+
+
 async def write_progress(connection: Connection, changed: Mapping[Holder, Standing]) -> None:
     """Writes the progress of holders that `lock_progress` locked."""
     standings = changed.values()

@@ -20,11 +20,12 @@ from nft_svc.catalog import Catalog
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
 from nft_svc.fanout import FeedLimits
 from nft_svc.feed import Feed
+from nft_svc.mint_requests import MintRequests
 from nft_svc.mints import Location, MintState, Report
-from nft_svc.orchestrator import submission_queue
 from nft_svc.reports import News, Reports
 from nft_svc.resume import Target, TargetKind
 from nft_svc.rewards import RewardRequest, Rewards
+from nft_svc.submissions import submission_queue
 
 CONNECT = Origin("connect/connect", "r", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01")
 GATEWAY = Origin("gateway/gateway")
@@ -84,6 +85,7 @@ class Replica:
     rewards: Rewards
     reports: Reports
     feed: Feed
+    requests: MintRequests
 
 
 @asynccontextmanager
@@ -96,7 +98,8 @@ async def replica(nft: NftDatabase, limits: FeedLimits | None = None) -> AsyncIt
         reports = await enter(Reports(database, feed.announce))
         catalog = Catalog(database)
         rewards = Rewards(database, catalog, submission_queue(), feed.announce)
-        yield Replica(database, catalog, await enter(rewards), reports, feed)
+        requests = MintRequests(database, catalog, submission_queue(), feed.announce)
+        yield Replica(database, catalog, await enter(rewards), reports, feed, requests)
 
 
 def key(request_id: str | None = None, content: str = "") -> Key:
