@@ -25,6 +25,7 @@ from nft_svc.feed import Feed
 from nft_svc.mint_requests import MintRequests
 from nft_svc.orchestrator import Orchestrator
 from nft_svc.reports import Reports
+from nft_svc.reverts import Reverts
 from nft_svc.rewards import Rewards
 from nft_svc.servicer import CallbackServicer, CatalogServicer, NftServicer, RewardServicer
 from nft_svc.submissions import submission_queue
@@ -51,6 +52,7 @@ async def main() -> None:
             feed.announce()
 
         catalog = Catalog(database)
+        reverts = Reverts(database, catalog, queue, mints_queued)
         requests = MintRequests(database, catalog, queue, mints_queued)
         rewards = await enter(Rewards(database, catalog, queue, mints_queued))
         await serve(
@@ -59,7 +61,7 @@ async def main() -> None:
                 Registration(
                     rewards_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name,
                     rewards_pb2_grpc.add_RewardServiceServicer_to_server,
-                    RewardServicer(rewards),
+                    RewardServicer(rewards, reverts),
                 ),
                 Registration(
                     nft_pb2.DESCRIPTOR.services_by_name["NftService"].full_name,

@@ -11,13 +11,12 @@ from mesh.idempotency import Key, remember
 from mesh.outbox import Queue
 from nft_svc import convert
 from nft_svc.accrual import Standing
-from nft_svc.audit import AuditEntry, Origin
+from nft_svc.audit import Origin
 from nft_svc.catalog import Catalog
 from nft_svc.definitions import NftType, OnchainPolicy
 from nft_svc.errors import (
     LevelTakenBack,
     MintExists,
-    MintHandedOver,
     MintingNotOffered,
     MintNotFound,
     NftNotFound,
@@ -25,10 +24,10 @@ from nft_svc.errors import (
 )
 from nft_svc.feed import entry
 from nft_svc.metadata import item_content
-from nft_svc.mints import Change, Mint, cancel, check_retryable
-from nft_svc.store import audit, feed, mints, reads, rewards
+from nft_svc.mints import Change, Mint, check_retryable
+from nft_svc.store import feed, mints, reads, rewards
 from nft_svc.store.requests import recall_one
-from nft_svc.submissions import queue_mints
+from nft_svc.submissions import call_off, queue_mints
 from nft_svc.tables import idempotency_keys
 
 
@@ -87,12 +86,7 @@ class MintRequests:
             if now is None:
                 raise MintNotFound(field="mint_id", mint_id=mint_id)
             mint = _owned(found.get(mint_id), user_id, mint_id)
-            change = cancel(mint, now)
-            if not await self._submissions.withdraw(connection, [mint_id]):
-                raise MintHandedOver(field="mint_id", mint_id=mint_id, state=mint.state)
-            await mints.update(connection, [change.mint])
-            await audit.write(connection, [_cancellation(change, origin)])
-            return change
+            return await call_off(connection, self._submissions, mint, now, origin)
 
         return await self._once(key, work)
 
@@ -174,17 +168,4 @@ def _new_mint(
         create_time=now,
         update_time=now,
         retry_of=retry_of,
-    )
-
-
-def _cancellation(change: Change, origin: Origin) -> AuditEntry:
-    mint = change.mint
-    return AuditEntry(
-        origin=origin,
-        action="mint.cancel",
-        subject=f"mint/{mint.mint_id}",
-        user_id=mint.user_id,
-        before={"state": change.previous},
-        after={"state": mint.state},
-        nft_id=mint.nft_id,
     )

@@ -14,7 +14,7 @@ from mesh.errors import RequestIdReused
 from mesh.idempotency import Key, recall, remember
 from mesh.outbox import Queue
 from nft_svc import convert
-from nft_svc.accrual import Accrual, Holder, Reward, Standing, admit
+from nft_svc.accrual import Accrual, Grant, Holder, Reward, Standing, admit
 from nft_svc.catalog import Catalog
 from nft_svc.definitions import NftType
 from nft_svc.errors import CounterOverflow, NftError
@@ -30,10 +30,10 @@ Result = rewards_pb2.RewardOutcome | Exception
 
 @dataclass(frozen=True, slots=True)
 class RewardRequest:
-    """A reward under its idempotency key."""
+    """A reward or a grant under its idempotency key; both share one space of request ids."""
 
     key: Key
-    reward: Reward
+    reward: Reward | Grant
 
 
 class Rewards:
@@ -110,11 +110,16 @@ class Rewards:
         return answers, bool(accrual.mints)
 
     async def _store(self, connection: Connection, accrual: Accrual) -> None:
-        await store.write_progress(connection, accrual.changed)
-        await store.create_instances(connection, list(accrual.created.values()))
-        await store.raise_instances(connection, list(accrual.raised.values()))
-        await audit.write(connection, accrual.audit)
+        await write(connection, accrual)
         await queue_mints(connection, self._submissions, accrual.mints)
+
+
+async def write(connection: Connection, accrual: Accrual) -> None:
+    """Writes what an accrual gathered, its mints aside."""
+    await store.write_progress(connection, accrual.changed)
+    await store.create_instances(connection, list(accrual.created.values()))
+    await store.move_instances(connection, list(accrual.moved.values()))
+    await audit.write(connection, accrual.audit)
 
 
 async def _remembered(
@@ -173,7 +178,7 @@ def _apply(
             answers[key] = RequestIdReused(request_id=key.request_id)
             continue
         try:
-            outcome = convert.reward_outcome(accrual.apply(request.reward))
+            outcome = convert.reward_outcome(accrual.apply(request.reward), request.reward)
         except CounterOverflow as refusal:
             answers[key] = refusal
             continue

@@ -32,14 +32,21 @@ from nft_svc.errors import MintNotFound, NftNotFound
 from nft_svc.feed import Feed
 from nft_svc.mint_requests import MintRequests
 from nft_svc.reports import News, Reports
+from nft_svc.reverts import Reverts
 from nft_svc.rewards import RewardRequest, Rewards
 from nft_svc.store import reads
 
 Context = grpc.aio.ServicerContext[Any, Any]
+GIVING = "ApplyReward"
+"""The space of request ids that all methods share which give something."""
 
 
 def _key(method: str, request: Message, request_id: str) -> Key:
-    return Key(f"{caller()}:{method}", request_id, fingerprint(request))
+    return Key(_scope(method), request_id, fingerprint(request))
+
+
+def _scope(method: str) -> str:
+    return f"{caller()}:{method}"
 
 
 def _origin(request_id: str | None) -> Origin:
@@ -51,10 +58,11 @@ def _item_error(error: Exception) -> item_error_pb2.ItemError:
 
 
 class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
-    """Where Connect sends rewards; a request id means the same in both methods."""
+    """Where Connect sends rewards; a request id means the same in all methods that give."""
 
-    def __init__(self, rewards: Rewards) -> None:
+    def __init__(self, rewards: Rewards, reverts: Reverts) -> None:
         self._rewards = rewards
+        self._reverts = reverts
 
     async def ApplyReward(
         self, request: rewards_pb2.ApplyRewardRequest, context: Context
@@ -81,8 +89,28 @@ class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
                 result.outcome.CopyFrom(answer)
         return rewards_pb2.BatchApplyRewardsResponse(results=results)
 
+    async def GrantNft(
+        self, request: rewards_pb2.GrantNftRequest, context: Context
+    ) -> rewards_pb2.GrantNftResponse:
+        key = _key(GIVING, request, request.request_id)
+        grant = convert.grant(request, _origin(request.request_id))
+        outcome = await self._rewards.apply(RewardRequest(key, grant))
+        return rewards_pb2.GrantNftResponse(outcome=outcome)
+
+    async def RevertReward(
+        self, request: rewards_pb2.RevertRewardRequest, context: Context
+    ) -> rewards_pb2.RevertRewardResponse:
+        outcome = await self._reverts.revert(
+            _key("RevertReward", request, request.request_id),
+            _scope(GIVING),
+            request.original_request_id,
+            request.reference,
+            _origin(request.request_id),
+        )
+        return rewards_pb2.RevertRewardResponse(outcome=outcome)
+
     def _request(self, request: rewards_pb2.ApplyRewardRequest) -> RewardRequest:
-        key = _key("ApplyReward", request, request.request_id)
+        key = _key(GIVING, request, request.request_id)
         return RewardRequest(key, convert.reward(request, _origin(request.request_id)))
 
 

@@ -1,13 +1,14 @@
 """The outbox of mints on their way to the Gateway: whoever queues a mint puts it in here."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mesh.db import Connection
 from mesh.outbox import Backoff, Queue, Work
 from nft_svc import convert
 from nft_svc.audit import AuditEntry, Origin
-from nft_svc.mints import Mint
+from nft_svc.errors import MintHandedOver
+from nft_svc.mints import Change, Mint, cancel
 from nft_svc.store import audit, mints
 from nft_svc.tables import submissions
 
@@ -40,6 +41,22 @@ async def queue_mints(
     await queue.enqueue(connection, [_work(mint, origin.traceparent) for mint, origin in queued])
 
 
+async def call_off(
+    connection: Connection, queue: Queue, mint: Mint, now: datetime, origin: Origin
+) -> Change:
+    """Cancels a locked mint that nobody tried to hand over.
+
+    Raises `MintEnded` or `MintHandedOver`, and then has changed nothing. The caller adds the change
+    to the feed, as the last statement of its transaction.
+    """
+    change = cancel(mint, now)
+    if not await queue.withdraw(connection, [mint.mint_id]):
+        raise MintHandedOver(field="mint_id", mint_id=mint.mint_id, state=mint.state)
+    await mints.update(connection, [change.mint])
+    await audit.write(connection, [_cancellation(change, origin)])
+    return change
+
+
 def _work(mint: Mint, traceparent: str | None) -> Work:
     """The order, ready to send."""
     order = convert.mint_order(mint.content, mint.mint_id, mint.user_id)
@@ -57,5 +74,18 @@ def _entry(mint: Mint, origin: Origin) -> AuditEntry:
         user_id=mint.user_id,
         before=None,
         after=after,
+        nft_id=mint.nft_id,
+    )
+
+
+def _cancellation(change: Change, origin: Origin) -> AuditEntry:
+    mint = change.mint
+    return AuditEntry(
+        origin=origin,
+        action="mint.cancel",
+        subject=f"mint/{mint.mint_id}",
+        user_id=mint.user_id,
+        before={"state": change.previous},
+        after={"state": mint.state},
         nft_id=mint.nft_id,
     )

@@ -53,7 +53,12 @@ async def progress(connection: Connection, user_id: str, nft_type: str) -> Progr
         progress_rows.c.user_id == user_id, progress_rows.c.nft_type == nft_type
     )
     found = await _rows(connection, query)
-    return Progress(found[0]["counters"], found[0]["level"]) if found else Progress()
+    return progress_from(found[0]) if found else Progress()
+
+
+def progress_from(row: RowMapping) -> Progress:
+    """Progress out of a row."""
+    return Progress(row["counters"], row["level"], row["grants"])
 
 
 async def progress_page(

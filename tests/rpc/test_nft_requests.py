@@ -11,6 +11,7 @@ from go2asia.nft.v1 import (
     catalog_pb2_grpc,
     nft_pb2,
     nft_pb2_grpc,
+    rewards_pb2,
     rewards_pb2_grpc,
 )
 
@@ -19,6 +20,7 @@ from devstack.postgres import Cluster
 from mesh.clock import new_id
 from mesh.errors import InvalidArgument, PermissionDenied, RequestIdReused
 from nft_svc.errors import (
+    LevelTakenBack,
     MintEnded,
     MintExists,
     MintHandedOver,
@@ -243,6 +245,44 @@ async def test_what_the_gateway_has_or_may_have_cannot_be_called_off(
         gateway[0].before_answering = None
         answer.set()
     assert held.value.metadata == {"mint_id": under_way.mint_id, "state": "QUEUED"}
+
+
+async def test_a_gift_is_taken_back_by_its_request_id(rewards: Any, people: Any) -> None:
+    ada = a_user()
+    badge = rewards_pb2.GrantNftRequest(request_id=new_id(), user_id=ada, nft_type="guide")
+    given = (await rewards.GrantNft(badge)).outcome
+    assert (given.level, given.level_raised, given.user_id) == (1, True, ada)
+    raised = reward(ada, nft_type="guide", increment=3)
+    await rewards.ApplyReward(raised)
+    for original, level in ((raised.request_id, 1), (badge.request_id, 0)):
+        request = rewards_pb2.RevertRewardRequest(
+            request_id=new_id(), original_request_id=original, reference="reversal-1"
+        )
+        taken = (await rewards.RevertReward(request)).outcome
+        assert (taken.level, taken.nft_id, taken.tombstone) == (level, given.nft_id, False)
+        assert (await rewards.RevertReward(request)).outcome == taken
+    nft = (await people.GetNft(nft_pb2.GetNftRequest(nft_id=given.nft_id))).nft
+    assert (nft.level, len(nft.metadata)) == (0, 0)
+    with pytest.raises(LevelTakenBack):
+        await people.RequestMint(ask(ada, given.nft_id))
+
+    late = reward(ada, nft_type="guide")
+    early = rewards_pb2.RevertRewardRequest(
+        request_id=new_id(), original_request_id=late.request_id
+    )
+    assert (await rewards.RevertReward(early)).outcome.tombstone
+    assert (await rewards.ApplyReward(late)).outcome.reverted
+    progress = nft_pb2.GetProgressRequest(user_id=ada, nft_type="guide")
+    assert dict((await people.GetProgress(progress)).progress.counters) == {"quests": 0}
+
+
+async def test_only_connect_and_operators_give_and_take(nft: NftProcess) -> None:
+    async with nft.channel("bff/web") as channel:
+        stub: Any = rewards_pb2_grpc.RewardServiceStub(channel)
+        with pytest.raises(PermissionDenied):
+            await stub.GrantNft(rewards_pb2.GrantNftRequest())
+        with pytest.raises(PermissionDenied):
+            await stub.RevertReward(rewards_pb2.RevertRewardRequest())
 
 
 async def test_progress_lists_in_pages_by_user_and_type(rewards: Any, people: Any) -> None:

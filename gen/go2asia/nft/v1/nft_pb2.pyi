@@ -95,7 +95,7 @@ class Nft(_message.Message):
     nft_type: _builtins.str
     """Code of its type."""
     level: _builtins.int
-    """Its level, from 1."""
+    """Its level, from 1; 0 when all that it was earned with was taken back."""
     mint_id: _builtins.str
     """Its latest mint, if it has one."""
     mint_state: Global___MintState.ValueType
@@ -341,12 +341,15 @@ class Progress(_message.Message):
     NFT_TYPE_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose."""
     nft_type: _builtins.str
     """Code of the type."""
     level: _builtins.int
     """Level reached; 0 before the first."""
+    grants: _builtins.int
+    """Badges given with GrantNft and not taken back; any holds the level at 1 or above."""
     @_builtins.property
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Value of each counter; counters never raised are 0."""
@@ -358,10 +361,11 @@ class Progress(_message.Message):
         nft_type: _builtins.str = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         level: _builtins.int = ...,
+        grants: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "level", b"level", "nft_type", b"nft_type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "grants", b"grants", "level", b"level", "nft_type", b"nft_type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
