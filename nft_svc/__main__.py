@@ -19,6 +19,7 @@ from mesh.db import Database
 from mesh.migrate import migrate
 from mesh.server import Registration, run, serve
 from nft_svc.catalog import Catalog
+from nft_svc.census import Census
 from nft_svc.clients import GatewayClient
 from nft_svc.config import NftSettings
 from nft_svc.feed import Feed
@@ -51,6 +52,7 @@ async def main() -> None:
             worker.wake()
             feed.announce()
 
+        await enter(Census(database, queue, settings.census_interval))
         catalog = Catalog(database)
         reverts = Reverts(database, catalog, queue, mints_queued)
         requests = MintRequests(database, catalog, queue, mints_queued)
@@ -80,6 +82,7 @@ async def main() -> None:
                 ),
             ],
             probes={"database": database.ping},
+            before_streams_end=feed.drain,
         )
 
 

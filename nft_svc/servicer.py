@@ -141,6 +141,38 @@ class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):
         )
         return catalog_pb2.UpdateNftTypeResponse(nft_type=updated)
 
+    async def ArchiveNftType(
+        self, request: catalog_pb2.ArchiveNftTypeRequest, context: Context
+    ) -> catalog_pb2.ArchiveNftTypeResponse:
+        archived = await self._catalog.archive(
+            _key("ArchiveNftType", request, request.request_id),
+            request.code,
+            request.etag,
+            _origin(request.request_id),
+        )
+        return catalog_pb2.ArchiveNftTypeResponse(nft_type=archived)
+
+    async def PreviewNftType(
+        self, request: catalog_pb2.PreviewNftTypeRequest, context: Context
+    ) -> catalog_pb2.PreviewNftTypeResponse:
+        page = open_page(request)
+        after = str(page.after[0]) if page.after else ""
+        changed = convert.nft_type(request.nft_type)
+        found = await self._catalog.preview(changed, request.nft_type.etag, after, page.size)
+        return catalog_pb2.PreviewNftTypeResponse(
+            shifts=[
+                catalog_pb2.LevelShift(
+                    user_id=shift.user_id,
+                    nft_id=shift.nft_id or "",
+                    level=shift.level,
+                    level_due=shift.due,
+                )
+                for shift in found.shifts
+            ],
+            examined=found.examined,
+            next_page_token=next_token(request, (found.last,)) if found.last else "",
+        )
+
     async def GetNftType(
         self, request: catalog_pb2.GetNftTypeRequest, context: Context
     ) -> catalog_pb2.GetNftTypeResponse:

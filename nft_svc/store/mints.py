@@ -78,6 +78,17 @@ async def lock(
     return (rows[0]["now"] if rows else None), {mint.mint_id: mint for mint in mints}
 
 
+async def count(connection: Connection, states: Collection[MintState]) -> dict[MintState, int]:
+    """How many mints are in each of `states`; those without any are left out."""
+    async with driver(connection).cursor(binary=True) as cursor:
+        await cursor.execute(
+            "SELECT state, count(*) FROM nft_mint_queue WHERE state = ANY (%b::text[])"
+            " GROUP BY state",
+            [[state.value for state in states]],
+        )
+        return {MintState(state): number for state, number in await cursor.fetchall()}
+
+
 async def insert(connection: Connection, mints: Sequence[Mint]) -> None:
     """Adds new mints."""
     columns = [
