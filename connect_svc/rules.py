@@ -31,6 +31,9 @@ class Result(StrEnum):
     MATCHED = "MATCHED"
     OUTSIDE_WINDOW = "OUTSIDE_WINDOW"
     ERROR = "ERROR"
+    CONDITION_FALSE = "CONDITION_FALSE"
+    OTHER_EVENT_TYPE = "OTHER_EVENT_TYPE"
+    NOT_ENABLED = "NOT_ENABLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,8 @@ def _try(rule: CompiledRule, facts: Facts) -> tuple[Outcome | None, Sequence[Act
     if rule.fault:
         return _outcome(rule, Result.ERROR, f"The rule cannot be used: {rule.fault}"), ()
     if not rule.applies_at(facts.event.occurred_time):
+        if _plainly_false(rule, facts):
+            return None, ()
         return _outcome(rule, Result.OUTSIDE_WINDOW, _window(rule, facts.event)), ()
     try:
         if rule.condition is not None and not rule.condition.holds(facts):
@@ -207,6 +212,13 @@ def _try(rule: CompiledRule, facts: Facts) -> tuple[Outcome | None, Sequence[Act
     detail = "The condition holds." if rule.condition else "It matches every event of this type."
     ids = tuple(action.action_id for action in actions)
     return _outcome(rule, Result.MATCHED, detail, ids), actions
+
+
+def _plainly_false(rule: CompiledRule, facts: Facts) -> bool:
+    try:
+        return rule.condition is not None and not rule.condition.holds(facts)
+    except EvaluationError:
+        return False
 
 
 def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts) -> Action:
