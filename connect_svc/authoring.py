@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from go2asia.connect.v1 import rules_pb2
 
+from connect_svc.catalog import announce
 from connect_svc.errors import (
     EtagMismatch,
     InvalidRule,
@@ -47,7 +48,7 @@ async def create_rule(database: Database, author: str, key: Key, rule: Rule) -> 
             raise RuleExists(rule.rule_id)
         return _versioned(rule, 1, state)
 
-    return await database.run(lambda connection: _write(connection, author, key, first))
+    return await _store(database, author, key, first)
 
 
 async def update_rule(database: Database, author: str, key: Key, rule: Rule) -> Rule:
@@ -71,7 +72,7 @@ async def update_rule(database: Database, author: str, key: Key, rule: Rule) -> 
             )
         return _versioned(rule, current.version + 1, state)
 
-    return await database.run(lambda connection: _write(connection, author, key, following))
+    return await _store(database, author, key, following)
 
 
 async def set_rule_state(
@@ -98,7 +99,13 @@ async def set_rule_state(
             )
         return _versioned(current, current.version + 1, state)
 
-    return await database.run(lambda connection: _write(connection, author, key, moved))
+    return await _store(database, author, key, moved)
+
+
+async def _store(database: Database, author: str, key: Key, next_version: NextVersion) -> Rule:
+    rule = await database.run(lambda connection: _write(connection, author, key, next_version))
+    await announce(database)
+    return rule
 
 
 async def _write(connection: Connection, author: str, key: Key, next_version: NextVersion) -> Rule:
