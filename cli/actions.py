@@ -74,17 +74,18 @@ def retry(
         return len(action_ids or ())
 
     async def in_bulk(channel: grpc.aio.Channel) -> int:
-        actions, retried = RewardActionServiceStub(channel), 0
-        while True:
-            # Each request sends a commit's worth; one that fails for good may send no more.
+        actions, retried, more = RewardActionServiceStub(channel), 0, True
+        # What fails at once again would be found again, for ever: no more than failed at first.
+        failed = (await actions.CountRewardActions(pb.CountRewardActionsRequest())).failed
+        while more and retried < failed:
             response = await actions.RetryRewardActions(
                 pb.RetryRewardActionsRequest(
                     request_id=new_id(), rule_id=rule, recipient_user_id=recipient
                 )
             )
             retried += response.retried
-            if not response.more:
-                return retried
+            more = response.more
+        return retried
 
     retried = session(context).run(one_by_one if action_ids else in_bulk)
     output().print(f"{retried} sent again")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mesh.client import open_channel
 from mesh.config import TlsFiles
-from mesh.errors import MeshError
+from mesh.errors import Kind, MeshError
 
 T = TypeVar("T")
 
@@ -39,7 +39,10 @@ class Session:
         try:
             return asyncio.run(self._run(work))
         except MeshError as error:
-            fail([f"{error.reason}: {error.message}"])
+            told = [f"{error.reason}: {error.message}"]
+            if error.kind is Kind.UNAVAILABLE:
+                told.append(f"Check that Connect serves at {self.address}, or give its --address.")
+            fail(told)
 
     async def _run(self, work: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
         if not (self.address and self.cert and self.key and self.ca):

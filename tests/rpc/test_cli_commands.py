@@ -21,6 +21,7 @@ from connect_svc.lanes import POINTS, QUEUE
 from connect_svc.records import State, Verdict
 from connect_svc.store import ActionStore
 from devstack.certificates import Authority
+from devstack.ports import free_port
 from devstack.postgres import Cluster
 from mesh.db import Database
 from mesh.outbox import Dead
@@ -211,6 +212,16 @@ def test_failed_actions_are_listed_and_sent_again(
     assert refused.exit_code == 1
     assert refused.stderr.startswith("ACTION_STATE_FORBIDDEN: ")
     assert "Say which" in run(OPERATOR, "actions", "retry").stderr
+
+
+def test_a_service_out_of_reach_is_named(authority: Authority) -> None:
+    tls = authority.issue(OPERATOR)
+    options = ["--cert", str(tls.cert), "--key", str(tls.key), "--ca", str(tls.ca)]
+    where = f"localhost:{free_port()}"
+    result = CliRunner().invoke(app, ["--address", where, *options, "events", "show", "quest/1"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("UNAVAILABLE: ")
+    assert f"Check that Connect serves at {where}" in result.stderr
 
 
 def test_what_is_refused_is_said_and_not_thrown(run: Run, rules: Path, tmp_path: Path) -> None:
