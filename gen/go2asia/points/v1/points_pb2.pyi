@@ -1740,7 +1740,7 @@ class VerifyLedgerResponse(_message.Message):
 
     @_builtins.property
     def awarded(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Points awarded so far per unit, less nothing: the issuance account's debit."""
+        """Points awarded so far per unit, less what was taken back: the issuance account's debit."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
