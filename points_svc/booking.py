@@ -119,6 +119,16 @@ class Booking:
         """The hold, if this transaction ended it."""
         return next((hold for hold in self._closed if hold.hold_id == hold_id), None)
 
+    def expired_out_of(self, transaction_id: str) -> int:
+        """What this transaction booked to expiry out of the lots that an earlier one made."""
+        return sum(
+            -change.amount
+            for booked in self._booked
+            if booked.instruction.kind is Kind.EXPIRY
+            for change in booked.lot_changes
+            if change.lot_id[0] == transaction_id
+        )
+
     async def expire(self, users: Iterable[AccountKey]) -> None:
         """Books to expiry what is free in the loaded lots whose time has passed."""
         due = {user: amount for user in users if (amount := self._due(user))}

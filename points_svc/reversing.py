@@ -91,12 +91,13 @@ async def _reverse_booked(
             raise answer
         return answer
     done = await undone(store.connection, original, expiry(asked.unit).owner)
+    expired = done.expired + booking.expired_out_of(original.transaction_id)
     left = asked.amount - done.amount
     amount = wanted.amount or left
     if not 0 < amount <= left:
         raise ReversalExceeds(original.transaction_id, left=left, amount=amount)
     reversal_id = new_id()
-    outcome = _decide(booking.book, original, done, amount, reversal_id)
+    outcome = _decide(booking.book, original, done._replace(expired=expired), amount, reversal_id)
     instruction = Instruction(
         Kind.REVERSAL,
         key.request_id,
