@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, ScalarSelect, Select, func, select, tuple_, union_all
 
 from mesh.db import Connection
 from points_svc.errors import UnknownUnit
@@ -13,6 +13,7 @@ from points_svc.ledger import (
     Account,
     AccountKey,
     Entry,
+    HoldState,
     Lot,
     LotChange,
     LotId,
@@ -22,7 +23,16 @@ from points_svc.ledger import (
 )
 from points_svc.store import rows
 from points_svc.store.rows import fetch
-from points_svc.tables import accounts, entries, lot_changes, lots, transactions, units
+from points_svc.tables import (
+    accounts,
+    entries,
+    hold_lots,
+    holds,
+    lot_changes,
+    lots,
+    transactions,
+    units,
+)
 
 # A hold or a lot whose time has passed counts as passed, whether or not that is booked yet.
 _BALANCES = """
@@ -203,7 +213,7 @@ class Reader:
         await self._require_unit(key.unit)
         name = tuple_(lots.c.transaction_id, lots.c.ordinal)
         query = (
-            select(lots)
+            select(lots, _timed_out_holds().label("freed"))
             .join(accounts, accounts.c.account_id == lots.c.account_id)
             .where(_is_account(key))
             .order_by(lots.c.transaction_id, lots.c.ordinal)
@@ -214,7 +224,14 @@ class Reader:
         if after is not None:
             query = query.where(name > after)
         return [
-            Lot((row[0], row[1]), key, row.amount, row.remaining, row.held, row.expire_time)
+            Lot(
+                (row.transaction_id, row.ordinal),
+                key,
+                row.amount,
+                row.remaining,
+                row.held - (row.freed or 0),
+                row.expire_time,
+            )
             for row in await self._connection.execute(query)
         ]
 
@@ -335,6 +352,24 @@ def _listing(wanted: Filter, size: int) -> Select[Any]:
     ]
     both = union_all(*(select(branch) for branch in branches)).subquery()
     return select(both).order_by(both.c.transaction_id.desc()).limit(size)
+
+
+def _timed_out_holds() -> ScalarSelect[Any]:
+    """What holds reserve of a lot though their time has passed."""
+    return (
+        select(func.sum(hold_lots.c.amount))
+        .join(holds, holds.c.hold_id == hold_lots.c.hold_id)
+        .where(
+            lots.c.held > 0,
+            holds.c.account_id == lots.c.account_id,
+            holds.c.state == HoldState.ACTIVE.value,
+            holds.c.expire_time <= func.statement_timestamp(),
+            hold_lots.c.lot_transaction_id == lots.c.transaction_id,
+            hold_lots.c.lot_ordinal == lots.c.ordinal,
+        )
+        .correlate(lots)
+        .scalar_subquery()
+    )
 
 
 def _is_account(key: AccountKey) -> ColumnElement[bool]:
