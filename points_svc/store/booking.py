@@ -19,8 +19,8 @@ from points_svc.store.reading import transactions_by_id
 from points_svc.store.rows import columns, execute, fetch
 from points_svc.tables import idempotency_keys
 
-# Enough for nearly every account; one with more open lots before those needed is read whole.
-LOTS_AT_ONCE = 64
+# How many lots of an account to read at first, then, then: few suffice nearly always.
+_DEPTHS = (4, 64, None)
 
 # Sorted, so that batches which open accounts in common wait for each other instead of deadlocking.
 # Units that do not exist open nothing.
@@ -144,16 +144,24 @@ class Store:
 
         Lots whose time has passed come too, though they cover nothing.
         """
-        ids = {self._ids[key]: needed for key, needed in needs.items() if key in self._ids}
-        lots = await self._next_lots(list(ids), LOTS_AT_ONCE)
-        covered, count = dict.fromkeys(ids, 0), dict.fromkeys(ids, 0)
-        for lot in lots:
-            account_id = self._ids[lot.account]
-            count[account_id] += 1
-            if lot.expire_time is None or lot.expire_time > now:
-                covered[account_id] += lot.free
-        short = [i for i in ids if count[i] == LOTS_AT_ONCE and covered[i] < ids[i]]
-        return lots + await self._next_lots(short, None) if short else lots
+        lots: dict[LotId, Lot] = {}
+        wanted = {key: needed for key, needed in needs.items() if key in self._ids}
+        for depth in _DEPTHS:
+            if not wanted:
+                break
+            count = dict.fromkeys(wanted, 0)
+            missing = dict(wanted)
+            for lot in await self._next_lots([self._ids[key] for key in wanted], depth):
+                lots[lot.lot_id] = lot
+                count[lot.account] += 1
+                if lot.expire_time is None or lot.expire_time > now:
+                    missing[lot.account] -= lot.free
+            wanted = {
+                key: needed
+                for key, needed in wanted.items()
+                if missing[key] > 0 and count[key] == depth
+            }
+        return list(lots.values())
 
     async def lots(self, ids: Collection[LotId]) -> list[Lot]:
         """These lots of locked accounts."""
@@ -247,7 +255,5 @@ class Store:
         )
 
     async def _next_lots(self, account_ids: list[int], limit: int | None) -> list[Lot]:
-        if not account_ids:
-            return []
         found = await fetch(self.connection, _NEXT_LOTS, account_ids, limit)
         return [rows.lot(row[1:], self._keys[row[0]]) for row in found]

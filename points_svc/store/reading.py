@@ -229,7 +229,7 @@ class Reader:
                 key,
                 row.amount,
                 row.remaining,
-                row.held - (row.freed or 0),
+                row.held - int(row.freed or 0),
                 row.expire_time,
             )
             for row in await self._connection.execute(query)
