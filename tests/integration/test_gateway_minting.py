@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from go2asia.gateway.v1 import chain_pb2, minting_pb2
-
-from devstack.postgres import Cluster
 from tests.integration.gateway_stage import (
     Callers,
     NftRecorder,
@@ -22,6 +20,8 @@ from tests.integration.gateway_stage import (
     reported,
     serving,
 )
+
+from devstack.postgres import Cluster
 
 
 @pytest.fixture(scope="module")
