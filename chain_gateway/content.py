@@ -4,7 +4,7 @@ https://github.com/ton-blockchain/TEPs/blob/master/text/0064-token-data-standard
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from pytoniq_core.boc.cell import Cell
@@ -14,7 +14,7 @@ from pytoniq_core.boc.slice import Slice
 from chain_gateway.cells import build, read
 
 _ONCHAIN, _OFFCHAIN = 0x00, 0x01
-_SNAKE, _CHUNKED = 0x00, 0x01
+_SNAKE, _CHUNKED, _NO_LAYOUT = 0x00, 0x01, 0xFF
 _CELL_BYTES = 127
 
 KNOWN_KEYS = ("uri", "name", "description", "image", "image_data", "attributes", "mint_id")
@@ -34,12 +34,11 @@ class ContentUnreadable(ValueError):
 
 def encode(entries: Mapping[str, str]) -> Cell:
     """The content cell of an on-chain dictionary with snake values."""
-    dictionary = HashMap(256, value_serializer=lambda value, into: into.store_ref(value))
-    for name, value in entries.items():
-        dictionary.set_int_key(_key(name), _snake(value))
-    content = build().store_uint(_ONCHAIN, 8).store_dict(dictionary.serialize())
-    whole: Cell = content.end_cell()
-    return whole
+    common = tuple((name, value) for name, value in entries.items() if name != "mint_id")
+    if "mint_id" not in entries:
+        return _sealed(_dictionary((name, _snake(value)) for name, value in common))
+    dictionary, path = _with_place_for_mint_id(common)
+    return _sealed(_replaced(dictionary, path, _snake(entries["mint_id"])))
 
 
 def decode(content: Cell) -> dict[str, str]:
@@ -62,7 +61,48 @@ def decode(content: Cell) -> dict[str, str]:
     return {_NAMES.get(key, f"{key:#066x}"): value for key, value in values.items()}
 
 
-# Badges of one kind share everything but the mint id; the same cell also takes no room twice.
+def _sealed(dictionary: Cell) -> Cell:
+    content: Cell = build().store_uint(_ONCHAIN, 8).store_dict(dictionary).end_cell()
+    return content
+
+
+def _dictionary(values: Iterable[tuple[str, Cell]]) -> Cell:
+    dictionary = HashMap(256, value_serializer=lambda value, into: into.store_ref(value))
+    for name, value in values:
+        dictionary.set_int_key(_key(name), value)
+    cells: Cell = dictionary.serialize()
+    return cells
+
+
+# Badges of one kind differ in nothing but the mint id, and a tree's shape depends on its keys:
+# it is made once, and for each mint only the cells above its mint id are made anew.
+@lru_cache(maxsize=4096)
+def _with_place_for_mint_id(common: tuple[tuple[str, str], ...]) -> tuple[Cell, tuple[int, ...]]:
+    """A dictionary with a stand-in for the mint id, and the branches that lead to it."""
+    stand_in = build().store_uint(_NO_LAYOUT, 8).end_cell()
+    values = [(name, _snake(value)) for name, value in common]
+    dictionary = _dictionary([*values, ("mint_id", stand_in)])
+    return dictionary, _path(dictionary, stand_in.hash) or ()
+
+
+def _path(tree: Cell, value_hash: bytes) -> tuple[int, ...] | None:
+    if len(tree.refs) == 1:  # a leaf: its only reference is the value
+        return () if tree.refs[0].hash == value_hash else None
+    for branch, below in enumerate(tree.refs):
+        if (rest := _path(below, value_hash)) is not None:
+            return (branch, *rest)
+    return None
+
+
+def _replaced(tree: Cell, path: tuple[int, ...], value: Cell) -> Cell:
+    if not path:
+        return Cell(tree.bits, [value])
+    branch, *rest = path
+    refs = list(tree.refs)
+    refs[branch] = _replaced(refs[branch], tuple(rest), value)
+    return Cell(tree.bits, refs)
+
+
 @lru_cache(maxsize=4096)
 def _snake(text: str) -> Cell:
     data = bytes([_SNAKE]) + text.encode()

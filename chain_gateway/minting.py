@@ -16,7 +16,7 @@ from chain_gateway.items import read_next_index
 from chain_gateway.sending import Pause, Sender
 from chain_gateway.store.lease import LEASE_SECONDS, Lease, LeaseLost
 from chain_gateway.store.progress import ProgressStore
-from chain_gateway.ton import Block, Chain
+from chain_gateway.ton import Chain
 from chain_gateway.tracker import Tracker, View
 from mesh.clock import utc_now
 from mesh.db import Connection, Database
@@ -69,6 +69,7 @@ class Minter:
         self._max_lag_seconds = max_lag_seconds
         self._on_change = on_change
         self._woken = asyncio.Event()
+        self._view: View | None = None
         self._collection_seen = False
 
     async def __aenter__(self) -> Self:
@@ -95,7 +96,7 @@ class Minter:
         while True:
             try:
                 if await self._database.run(self._lease.take):
-                    await self._lead_while_held()
+                    await self._lead()
             except LeaseLost:
                 _log.warning("minting.lease_lost", holder=self._lease.holder)
             except ChainUnavailable:
@@ -107,53 +108,50 @@ class Minter:
             self._tracker.forget()
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _lead_while_held(self) -> None:
-        """Leads beside a heartbeat, so that a long read does not cost the lease."""
-        tasks = {
-            asyncio.create_task(self._lead(), name="minting leads"),
-            asyncio.create_task(self._keep_lease(), name="minting heartbeat"),
+    async def _lead(self) -> None:
+        """Follows and sends side by side, and keeps the lease meanwhile; returns never."""
+        self._view, self._collection_seen = None, False
+        loops = {
+            asyncio.create_task(self._follow(), name="minting follows"),
+            asyncio.create_task(self._send(), name="minting sends"),
+            asyncio.create_task(self._keep_lease(), name="minting keeps its lease"),
         }
         try:
-            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+            ended, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            for loop in ended:
+                loop.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
 
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
             await self._database.run(self._lease.hold)
 
-    async def _lead(self) -> None:
-        """Goes from head to head, and sends in between when something comes in."""
-        view: View | None = None
-        self._collection_seen = False
+    async def _follow(self) -> None:
         while True:
-            head = await self._next(view.head if view else None)
-            if view is None or head != view.head:
-                view = await self._tracker.follow(head)
-                await self._sender.send_again(view)
-            paused = await self._paused(view)
-            if not paused:
-                paused = await self._sender.send_waiting(view)
+            known = self._view.head if self._view else None
+            head = await self._chain.wait(known, _POLL_SECONDS)
+            if head != known:
+                self._view = await self._tracker.follow(head)
+                self._woken.set()
+                self._on_change()
+
+    async def _send(self) -> None:
+        """Sends what there is at each new view, when woken, and at each poll."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._woken.wait()
+            self._woken.clear()
+            if (view := self._view) is None:
+                continue
+            await self._sender.send_again(view)
+            paused = await self._paused(view) or await self._sender.send_waiting(view)
             await self._report(view, paused)
             self._on_change()
-
-    async def _next(self, known: Block | None) -> Block:
-        """Waits for a new head, or for something to send, or for the next poll."""
-        head = asyncio.create_task(self._chain.wait(known, _POLL_SECONDS))
-        woken = asyncio.create_task(self._woken.wait())
-        try:
-            await asyncio.wait({head, woken}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            head.cancel()
-            woken.cancel()
-            await asyncio.gather(head, woken, return_exceptions=True)
-        self._woken.clear()
-        return self._chain.head
 
     async def _paused(self, view: View) -> str:
         if (utc_now() - view.head.moment).total_seconds() > self._max_lag_seconds:

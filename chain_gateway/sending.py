@@ -21,7 +21,7 @@ from mesh.db import Connection, Database
 from mesh.telemetry import logger, meter
 
 # Chain time after which a message that the wallet has not run is handed out again.
-_RESEND_SECONDS = 10
+_RESEND_SECONDS = 5
 
 _log = logger("gateway.sending")
 _sent = meter.create_counter(
@@ -153,9 +153,9 @@ class Sender:
     async def send_again(self, view: View) -> None:
         """Hands out again what the wallet has not run; the chain takes each message once."""
         self._sent_at = {
-            message_id: self._sent_at[message_id]
-            for message_id in view.to_send
-            if message_id in self._sent_at
+            message_id: time
+            for message_id, time in self._sent_at.items()
+            if view.head.time - time < self._wallet.timeout
         }
         for message_id in view.to_send:
             if view.head.time - self._sent_at.get(message_id, 0) < _RESEND_SECONDS:

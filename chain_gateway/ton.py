@@ -33,6 +33,7 @@ _WAIT_BLOCK_SECONDS = 8.0
 _FROZEN_SECONDS = 20.0
 _REQUEST_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
+_CLOSE_SECONDS = 2.0
 _PARALLEL_READS = 32
 # Lite-servers pass an external message on by themselves; more than one, in case one is cut off.
 _SEND_TO_PEERS = 3
@@ -101,6 +102,7 @@ class Chain:
         self._trust_level = trust_level
         self._balancer: LiteBalancer | None = None
         self._head: Block | None = None
+        self._closing = False
         self._moved = asyncio.Condition()
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
 
@@ -114,9 +116,11 @@ class Chain:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._following.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._following
+        self._closing = True
+        while not self._following.done():
+            # More than once: pytoniq swallows a cancellation that meets it closing a connection.
+            self._following.cancel()
+            await asyncio.wait({self._following}, timeout=_CLOSE_SECONDS)
 
     @property
     def head(self) -> Block:
@@ -250,7 +254,7 @@ class Chain:
 
     async def _follow_for_ever(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        while True:
+        while not self._closing:
             try:
                 async with self._connection():
                     pause = _FIRST_PAUSE_SECONDS

@@ -34,10 +34,12 @@ class Intake:
     `wake` is called after each batch that queued actions.
     """
 
-    def __init__(self, database: Database, *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, catalog: CatalogCache, *, wake: Callable[[], None]
+    ) -> None:
         self._database = database
+        self._catalog = catalog
         self._wake = wake
-        self._catalog = CatalogCache()
         self._batches = GroupCommit[Arrival, Receipt](self._commit, name="connect.intake")
 
     async def __aenter__(self) -> Self:
@@ -65,25 +67,24 @@ class Intake:
         return await self._batches.submit_many([(each, parent) for each in submissions])
 
     async def _commit(self, arrivals: Sequence[Arrival]) -> list[Receipt | MeshError]:
-        submissions = [submission for submission, _ in arrivals]
-        # A batch has one span, and its actions leave with it: it continues the oldest's trace.
+        # A batch has one span, in the oldest's trace; each action leaves in that of its own event.
         with telemetry.continue_trace(arrivals[0][1], "take in events"):
-            batch = await self._database.run(lambda c: self._take(c, submissions))
+            batch = await self._database.run(lambda c: self._take(c, arrivals))
         if batch.actions:
             self._wake()
         return batch.answers
 
-    async def _take(self, connection: Connection, submissions: Sequence[Submission]) -> "Batch":
+    async def _take(self, connection: Connection, arrivals: Sequence[Arrival]) -> "Batch":
         events = EventStore(connection)
         moment = await events.moment()
         catalogue = await self._catalog.at(moment.catalog_version, RuleStore(connection))
-        known = await events.known({submission.key for submission in submissions})
+        known = await events.known({submission.key for submission, _ in arrivals})
         batch = Batch(catalogue, moment, known)
-        for submission in submissions:
-            batch.take(submission)
+        for arrival in arrivals:
+            batch.take(*arrival)
         await events.add(batch.taken)
         await ActionStore(connection).add(batch.actions)
-        await QUEUE.enqueue(connection, [_work(action) for action in batch.actions])
+        await QUEUE.enqueue(connection, batch.works)
         return batch
 
 
@@ -95,6 +96,7 @@ class Batch:
         self._moment = moment
         self._known = known
         self.taken: list[Taken] = []
+        self.works: list[Work] = []
         self.answers: list[Receipt | MeshError] = []
 
     @property
@@ -102,14 +104,14 @@ class Batch:
         """What the events taken in this batch caused, in order."""
         return [action for taken in self.taken for action in taken.decision.actions]
 
-    def take(self, submission: Submission) -> None:
+    def take(self, submission: Submission, traceparent: str | None) -> None:
         """Decides the next event and notes the answer to it."""
         try:
-            self.answers.append(self._answer(submission))
+            self.answers.append(self._answer(submission, traceparent))
         except MeshError as refusal:
             self.answers.append(refusal)
 
-    def _answer(self, submission: Submission) -> Receipt:
+    def _answer(self, submission: Submission, traceparent: str | None) -> Receipt:
         if (known := self._known.get(submission.key)) is not None:
             return _again(submission, known)
         occurred_time = submission.event.occurred_time.ToDatetime(self._moment.now.tzinfo)
@@ -124,6 +126,7 @@ class Batch:
         decision = decide(self._catalogue, event)
         taken = Taken(submission, event, self._moment.now, decision)
         self.taken.append(taken)
+        self.works += [_work(action, traceparent) for action in decision.actions]
         self._known[submission.key] = Known(submission.fingerprint, taken.receipt)
         return taken.receipt
 
@@ -138,6 +141,6 @@ def _again(submission: Submission, known: Known) -> Receipt:
     return known.receipt.again()
 
 
-def _work(action: Action) -> Work:
+def _work(action: Action, traceparent: str | None) -> Work:
     payload = convert.reward_action(action).SerializeToString()
-    return Work(action.action_id, LANES[action.kind], payload)
+    return Work(action.action_id, LANES[action.kind], payload, traceparent=traceparent)

@@ -166,6 +166,8 @@ class _Reader:
             messages = await subscription.fetch(batch, timeout=FETCH_WAIT_SECONDS)
         except nats.errors.TimeoutError:
             return
+        if not messages:  # the server may answer an expired request with nothing
+            return
         deliveries = [_delivery(message) for message in messages]
         try:
             outcomes = await self._handle(deliveries)

@@ -5,9 +5,10 @@ nothing else in the service reads the environment.
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     ModelWrapValidatorHandler,
@@ -23,6 +24,15 @@ class ConfigurationError(SystemExit):
 
     A `SystemExit`, so that an operator reads the sentence and not a traceback.
     """
+
+
+def _postgres(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith("postgresql+psycopg://"):
+        raise ValueError("not a URL of the form postgresql+psycopg://user:password@host:port/name")
+    return url
+
+
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
 
 
 class TlsFiles(BaseModel, frozen=True):
@@ -44,10 +54,10 @@ class ServiceSettings(BaseSettings):
     listen: str = Field(
         pattern=r"^\S+:\d+$", description="host:port to serve on, e.g. 127.0.0.1:7001 (port 0: any)"
     )
-    database_url: SecretStr = Field(
+    database_url: PostgresUrl = Field(
         description="postgresql+psycopg:// URL of the least-privileged application user"
     )
-    migration_url: SecretStr | None = Field(
+    migration_url: PostgresUrl | None = Field(
         default=None,
         description="postgresql+psycopg:// URL of the owner; when set, migrations run at start",
     )

@@ -51,7 +51,7 @@ _OUT_OF_REACH = (
 )
 
 
-class RetryTransaction(Exception):  # noqa: N818 - a request to the caller, not a failure
+class RetryTransaction(Exception):
     """Another transaction got there first; begin this one anew to see what it left."""
 
 

@@ -37,9 +37,8 @@ class Kind(Enum):
     INTERNAL = auto()
 
 
-_TRANSIENT = frozenset(
-    {Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.ABORTED, Kind.RESOURCE_EXHAUSTED}
-)
+# Not ABORTED: most such refusals ask for a fresh read first (an etag); `Conflict` says otherwise.
+_TRANSIENT = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.RESOURCE_EXHAUSTED})
 _registry: dict[tuple[str, str], type["MeshError"]] = {}
 
 
@@ -53,9 +52,13 @@ class MeshError(Exception):
     kind: ClassVar[Kind] = Kind.INTERNAL
     reason: ClassVar[str]
     domain: ClassVar[str] = "mesh.go2asia"
+    transient: ClassVar[bool] = False
+    """Whether the same request, with the same request id, may succeed when tried again."""
 
     def __init_subclass__(cls, *, registered: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__ and "transient" not in cls.__dict__:
+            cls.transient = cls.kind in _TRANSIENT
         if not registered or "reason" not in cls.__dict__:
             return
         if not cls.__doc__:
@@ -74,11 +77,6 @@ class MeshError(Exception):
         self.field = field
         self.metadata = metadata
         super().__init__(self.message)
-
-    @property
-    def transient(self) -> bool:
-        """Whether the same request, with the same request id, may succeed when tried again."""
-        return self.kind in _TRANSIENT
 
 
 class InvalidArgument(MeshError):
@@ -114,6 +112,7 @@ class Conflict(MeshError):
 
     kind = Kind.ABORTED
     reason = "CONCURRENT_UPDATE"
+    transient = True
 
 
 class Overloaded(MeshError):
@@ -184,6 +183,7 @@ def _foreign(kind: Kind, domain: str, reason: str) -> type[MeshError]:
         """A peer refused with a reason this process does not know."""
 
     ForeignError.kind, ForeignError.domain, ForeignError.reason = kind, domain, reason
+    ForeignError.transient = kind in _TRANSIENT
     return ForeignError
 
 

@@ -16,6 +16,9 @@ from mesh.db import Connection, RetryTransaction, driver
 from mesh.errors import RequestIdReused
 
 _FINGERPRINT_VERSION = b"\x01"
+ANY_INPUT = b""
+"""In the place of a fingerprint it is equal to all: to recall an answer by the request id alone, or
+to remember one, a tombstone, for a request that has yet to come."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ async def recall(
         return {}
     statement = sql.SQL(
         "SELECT k.n, t.fingerprint, t.response"
-        " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS k (scope, request_id, n)"
+        " FROM unnest(%b::text[], %b::text[]) WITH ORDINALITY AS k (scope, request_id, n)"
         " JOIN {table} AS t USING (scope, request_id)"
     ).format(table=sql.Identifier(table.name))
     async with driver(connection).cursor(binary=True) as cursor:
@@ -76,7 +79,7 @@ async def recall(
     seen: dict[Key, bytes | RequestIdReused] = {}
     for number, stored, response in rows:
         key = keys[number - 1]
-        same = stored == key.fingerprint
+        same = stored == key.fingerprint or ANY_INPUT in (stored, key.fingerprint)
         seen[key] = response if same else RequestIdReused(request_id=key.request_id)
     return seen
 
@@ -97,7 +100,7 @@ async def remember(
         raise ValueError("a request id occurs twice in one batch; collapse repetitions first")
     statement = sql.SQL(
         "INSERT INTO {table} (scope, request_id, fingerprint, response)"
-        " SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::bytea[])"
+        " SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::bytea[])"
         " ON CONFLICT DO NOTHING"
     ).format(table=sql.Identifier(table.name))
     columns = [

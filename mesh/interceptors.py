@@ -219,7 +219,7 @@ class Call:
         if isinstance(error, asyncio.CancelledError) and self._task and self._chassis.draining:
             self._task.uncancel()
             return _draining()
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not self._context.cancelled():
             return Internal(request_id=telemetry.current_request_id() or "")
         return None
 

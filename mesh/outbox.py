@@ -45,13 +45,15 @@ class Work:
 
     `item_id` is unique in its queue; a `lane` is worked by its own workers, in order of enqueueing
     but with several items at once. Items of one lane with the same `ordering_key` are worked
-    strictly one after the other.
+    strictly one after the other. `traceparent` is the trace that asked for it, where a group commit
+    carries many; the present one if not given.
     """
 
     item_id: str
     lane: str
     payload: bytes
     ordering_key: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,16 +180,17 @@ class Queue:
         Items with an ordering key are ordered by when they are inserted: transactions that share
         a key must be serialised by the caller, for instance by a row they all lock.
         """
+        current = traceparent()
         await self._execute(
             connection,
             "INSERT INTO {queue} (item_id, lane, ordering_key, payload, traceparent)"
-            " SELECT w.*, %s FROM unnest(%s::text[], %s::text[], %s::text[], %s::bytea[]) AS w"
+            " SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bytea[], %b::text[])"
             " ON CONFLICT (item_id) DO NOTHING",
-            traceparent(),
             [work.item_id for work in works],
             [work.lane for work in works],
             [work.ordering_key for work in works],
             [work.payload for work in works],
+            [work.traceparent or current for work in works],
         )
 
     async def claim(self, connection: Connection, lane: str, limit: int) -> list[Claim]:
@@ -254,6 +257,19 @@ class Queue:
     async def release(self, connection: Connection, claims: Sequence[Claim]) -> None:
         """Gives claims back unworked: due at once, the attempt not counted."""
         await self._end(connection, claims, f"{_FREE}, attempts = attempts - 1 FROM")
+
+    async def withdraw(self, connection: Connection, item_ids: Sequence[str]) -> set[str]:
+        """Takes back items that no worker has ever held, and returns their ids.
+
+        What was claimed once stays: its handler may have done the work and not lived to say so.
+        """
+        rows = await self._execute(
+            connection,
+            "DELETE FROM {queue} WHERE item_id = ANY (%s::text[])"
+            " AND attempts = 0 AND token IS NULL AND dead_reason IS NULL RETURNING item_id",
+            list(item_ids),
+        )
+        return {item_id for (item_id,) in rows}
 
     async def revive(self, connection: Connection, item_ids: Sequence[str]) -> set[str]:
         """Gives dead items all their attempts back, behind others of their ordering key.
@@ -333,10 +349,10 @@ class Queue:
         if not claims:
             return set()
         names = "".join(f", {name}" for name in columns)
-        arrays = "".join(f", %s::{kind}[]" for kind, _ in columns.values())
+        arrays = "".join(f", %b::{kind}[]" for kind, _ in columns.values())
         rows = await self._execute(
             connection,
-            f"{change} unnest(%s::text[], %s::uuid[]{arrays}) AS c (item_id, token{names})"
+            f"{change} unnest(%b::text[], %s::uuid[]{arrays}) AS c (item_id, token{names})"
             " WHERE q.item_id = c.item_id AND q.token = c.token RETURNING q.item_id",
             [claim.item_id for claim in claims],
             [claim.token for claim in claims],

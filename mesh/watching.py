@@ -70,7 +70,7 @@ async def watch(
                 token = ""
             elif error.reason == "STREAM_EVICTED" or error.kind not in _DISCONNECTS:
                 raise
-            _log.info("watch.resumed", reason=error.reason, error=error.message)
+            _log.debug("watch.resumed", reason=error.reason, error=error.message)
         failures += 1
         await asyncio.sleep(_pause(failures))
 

@@ -7,8 +7,7 @@ from go2asia.nft.v1 import catalog_pb2
 from google.protobuf.json_format import MessageToDict
 
 from mesh.db import Connection, Database
-from mesh.errors import RequestIdReused
-from mesh.idempotency import Key, recall, remember
+from mesh.idempotency import Key, remember
 from nft_svc import convert
 from nft_svc.audit import AuditEntry, Origin
 from nft_svc.definitions import NftType, check_levels
@@ -16,6 +15,7 @@ from nft_svc.errors import EtagMismatch, NftTypeExists, UnknownNftType
 from nft_svc.metadata import check_metadata, check_schema, item_content
 from nft_svc.store import audit
 from nft_svc.store import catalog as store
+from nft_svc.store.requests import recall_one
 from nft_svc.tables import idempotency_keys
 
 
@@ -105,9 +105,7 @@ class Catalog:
 
 
 async def _recall(connection: Connection, key: Key) -> catalog_pb2.NftType | None:
-    known = (await recall(connection, idempotency_keys, [key])).get(key)
-    if isinstance(known, RequestIdReused):
-        raise known
+    known = await recall_one(connection, key)
     return None if known is None else catalog_pb2.NftType.FromString(known)
 
 

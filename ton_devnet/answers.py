@@ -37,10 +37,10 @@ class QueryError(Exception):
 
 
 class Answers:
-    """`accepted` is called after each external message that was taken into the queue."""
+    """`take` is given each external message; it raises MessageRejectedError."""
 
-    def __init__(self, chain: Chain, validator: Validator, accepted: Callable[[], None]) -> None:
-        self._chain, self._validator, self._accepted = chain, validator, accepted
+    def __init__(self, chain: Chain, validator: Validator, take: Callable[[bytes], None]) -> None:
+        self._chain, self._validator, self._take = chain, validator, take
 
     def table(self) -> dict[str, Callable[[Query], Reply]]:
         """Answer by query name; an answer is (TL type, fields)."""
@@ -101,10 +101,9 @@ class Answers:
 
     def _send_message(self, query: Query) -> Reply:
         try:
-            self._chain.submit(query["body"])
+            self._take(query["body"])
         except MessageRejectedError as error:
             raise QueryError(0, str(error)) from None
-        self._accepted()
         return "sendMsgStatus", {"status": 1}
 
     # Blocks

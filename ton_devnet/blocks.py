@@ -146,30 +146,38 @@ _TRANSACTIONS = Schema(64, lambda _a, _b: 0, _currency, lambda b, cell: b.ref(ce
 
 
 def seal(
-    past: Past, step: Step, accounts: Trie, changes: Mapping[bytes, AccountChange], config: Cell
+    past: Past,
+    step: Step,
+    accounts: Trie,
+    changes: Mapping[bytes, AccountChange],
+    config: Cell,
+    fork: int,
 ) -> Block:
-    """The next pair of blocks, with the states they lead to."""
-    shard = _seal_shard(past, step, accounts, changes)
+    """The next pair of blocks, with the states they lead to.
+
+    `fork` counts the rollbacks so far, as catchain_seqno: no block is ever made twice.
+    """
+    shard = _seal_shard(past, step, accounts, changes, fork)
     shards = shard_list(step, shard.id)
     state = master_state(past, step, shards, accounts.extra, config)
     key_config = config if step.seqno == KEY_BLOCK_SEQNO else None
     extra = _block_extra(Builder().uint(0, 1), _master_extra(shards, key_config))
     previous = past.head.master if past.head else None
     ref = past.head.master_ref() if past.head else NOTHING_BEFORE
-    info = _block_info(MASTERCHAIN, step).ref(ref.write(Builder()).cell()).cell()
+    info = _block_info(MASTERCHAIN, step, fork).ref(ref.write(Builder()).cell()).cell()
     root = _block(info, merkle_update(_state_before(previous), state), extra)
     master = Sealed(BlockId.of(MASTERCHAIN, step.seqno, root), root, state)
     return Block(step, shard, master, accounts)
 
 
 def _seal_shard(
-    past: Past, step: Step, accounts: Trie, changes: Mapping[bytes, AccountChange]
+    past: Past, step: Step, accounts: Trie, changes: Mapping[bytes, AccountChange], fork: int
 ) -> Sealed:
     state = shard_state(past, step, accounts)
     previous = past.head.shard if past.head else None
     master_ref = past.head.master_ref() if past.head else NOTHING_BEFORE
     shard_ref = past.head.shard_ref() if past.head else NOTHING_BEFORE
-    info = _block_info(BASECHAIN, step).ref(master_ref.write(Builder()).cell())
+    info = _block_info(BASECHAIN, step, fork).ref(master_ref.write(Builder()).cell())
     info.ref(shard_ref.write(Builder()).cell())
     extra = _block_extra(_account_blocks(changes), None)
     root = _block(info.cell(), merkle_update(_state_before(previous), state), extra)
@@ -238,14 +246,14 @@ def _shard_ident(builder: Builder, workchain: int) -> Builder:
     return builder.uint(0, 2).uint(0, 6).signed(workchain, 32).uint(0, 64)
 
 
-def _block_info(workchain: int, step: Step) -> Builder:
+def _block_info(workchain: int, step: Step, fork: int) -> Builder:
     is_key = workchain == MASTERCHAIN and step.seqno == KEY_BLOCK_SEQNO
     last_key = 0 if step.seqno == KEY_BLOCK_SEQNO else KEY_BLOCK_SEQNO
     info = Builder().raw(b"\x9b\xc7\xa9\x87").uint(0, 32).uint(workchain != MASTERCHAIN, 1)
     info.uint(0, 5).uint(is_key, 1).uint(0, 1).uint(0, 8).uint(step.seqno, 32).uint(0, 32)
     _shard_ident(info, workchain).uint(step.utime, 32)
     info.uint(step.start_lt, 64).uint(step.end_lt, 64)
-    return info.uint(0, 32).uint(0, 32).uint(step.seqno - 1, 32).uint(last_key, 32)
+    return info.uint(0, 32).uint(fork, 32).uint(step.seqno - 1, 32).uint(last_key, 32)
 
 
 def _block(info: Cell, update: Cell, extra: Cell) -> Cell:

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import logging
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,15 +25,18 @@ from ton_devnet.blocks import (
 from ton_devnet.cells import BocError, Cell, from_boc, to_boc
 from ton_devnet.engine import Engine, Outcome, engine_cell
 from ton_devnet.messages import MessageRejectedError, parse_external, read_transaction
-from ton_devnet.store import WINDOW, AccountRow, Queued, Store, TransactionRow
+from ton_devnet.store import FORK, WINDOW, AccountRow, Queued, Store, TransactionRow
 from ton_devnet.trie import Trie
 
 LT_STEP = 1_000_000
 MAX_BLOCK_MESSAGES = 512
 """More waiting messages go into the next block, so that queries are answered in between."""
-CLOCK_OFFSET = "clock_offset"
 
 log = logging.getLogger(__name__)
+
+
+class TooFarBackError(ValueError):
+    """The chain cannot be rolled back that far."""
 
 
 class StateDamagedError(RuntimeError):
@@ -78,18 +80,21 @@ class Chain:
     """
 
     def __init__(
-        self, store: Store, engine: Engine, config: Cell, clock: Callable[[], float] = time.time
+        self, store: Store, engine: Engine, config: Cell, clock: Callable[[], int]
     ) -> None:
+        """`clock` gives the time in unix seconds that blocks are to be made at."""
         self.store, self.engine, self.config, self._clock = store, engine, config, clock
-        self.clock_offset = store.setting(CLOCK_OFFSET) or 0
-        self._queue = deque(store.queue())
-        self._waiting = {message.boc for message in self._queue}
-        last = self._queue[-1].position if self._queue else 0
-        self._positions = itertools.count(last + 1)
         self._recent: OrderedDict[int, Block] = OrderedDict()
-        self._accounts = Accounts(store)
+        self._load()
+
+    def _load(self) -> None:
+        self._fork = self.store.setting(FORK) or 0
+        self._queue = deque(self.store.queue())
+        self._waiting = {message.boc for message in self._queue}
+        self._positions = itertools.count(self.store.last_position() + 1)
+        self._accounts = Accounts(self.store)
         self._past = Past(None, None, Trie(HISTORY))
-        if head := store.head():
+        if head := self.store.head():
             self._restore(head)
 
     # Reading
@@ -117,17 +122,13 @@ class Chain:
         return len(self._queue)
 
     def now(self) -> int:
-        """Chain time in unix seconds: wall clock plus offset, never behind the last block."""
-        wall = int(self._clock()) + self.clock_offset
-        return wall if self._past.head is None else max(wall, self._past.head.step.utime)
+        """Chain time in unix seconds: the clock's, never behind the last block."""
+        told = self._clock()
+        return told if self._past.head is None else max(told, self._past.head.step.utime)
 
     def block(self, seqno: int) -> Block | None:
         """With states for the last `WINDOW` blocks made by this process, else without."""
         return self._recent.get(seqno) or self.store.block(seqno)
-
-    def set_clock_offset(self, seconds: int) -> None:
-        self.store.set(CLOCK_OFFSET, seconds)
-        self.clock_offset = seconds
 
     # Writing
 
@@ -136,15 +137,22 @@ class Chain:
 
         A copy of one that is still waiting changes nothing. Raises MessageRejectedError.
         """
-        address = parse_external(boc).address
         if boc in self._waiting:
             return
-        if self._execute(address, boc, self.now(), self._next_lt()) is None:
-            raise MessageRejectedError(self._refusal(address, boc))
+        address = self.check(boc)
         message = Queued(next(self._positions), address, boc)
         self.store.enqueue(message)
         self._queue.append(message)
         self._waiting.add(boc)
+
+    def check(self, boc: bytes) -> bytes:
+        """The address of an external message that would be accepted now. Raises
+        MessageRejectedError when it would not.
+        """
+        address = parse_external(boc).address
+        if self._execute(address, boc, self.now(), self._next_lt()) is None:
+            raise MessageRejectedError(self._refusal(address, boc))
+        return address
 
     def _refusal(self, address: bytes, boc: bytes) -> str:
         account = self._accounts.boc(address)
@@ -181,6 +189,26 @@ class Chain:
         self._seal(Step(seqno, now, start_lt, draft.end_lt), draft, batch)
         return self.head
 
+    def roll_back(self, blocks: int, *, lose_externals: bool = False) -> Block:
+        """Undo the newest blocks for good; the next one begins another fork.
+
+        What they took from the queue waits again, except, with `lose_externals`, the external
+        messages among it. Raises TooFarBackError.
+        """
+        head, oldest = self.head.step.seqno, self.store.oldest_head()
+        if not 0 < blocks <= head - oldest:
+            possible = f"give 1 to {head - oldest}" if head > oldest else "make some blocks first"
+            raise TooFarBackError(
+                f"cannot roll back {blocks} blocks: the head is block {head}, and block {oldest} is"
+                f" the oldest that can become the head again; {possible}"
+            )
+        target = head - blocks
+        self.store.undo(target, lose_externals=lose_externals, fork=self._fork + 1)
+        for seqno in [seqno for seqno in self._recent if seqno >= target]:
+            del self._recent[seqno]
+        self._load()
+        return self.head
+
     def _next_lt(self) -> int:
         return (self.head.step.end_lt // LT_STEP + 1) * LT_STEP
 
@@ -189,7 +217,7 @@ class Chain:
         return self.engine.execute(self._accounts.cell(address), boc, now=now, lt=lt, seed=seed)
 
     def _seal(self, step: Step, draft: Draft, batch: Sequence[Queued]) -> None:
-        block = seal(self._past, step, self._accounts.trie, draft.changes, self.config)
+        block = seal(self._past, step, self._accounts.trie, draft.changes, self.config, self._fork)
         longer = history.extend(self._past.history, block.master_ref())
         longer, group = history.collapse(longer, step.seqno)
         rows, taken = list(draft.accounts.values()), batch[-1].position if batch else 0

@@ -26,6 +26,7 @@ class StateFolder:
         self.path = path
         self.database = path / "chain.sqlite3"
         self.global_config = path / "global.config.json"
+        self.control = path / "control.json"
 
     def create(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,6 +99,21 @@ class StateFolder:
                 f" python -m ton_devnet serve --state {self.path}"
             ) from None
         return config
+
+    def write_control(self, port: int, token: str) -> None:
+        """Where the running server takes commands; who can read the file may give them."""
+        _write_whole(self.control, json.dumps({"port": port, "token": token}).encode() + b"\n")
+
+    def read_control(self) -> tuple[int, str]:
+        """(port, token). Raises StateFolderError when no server has run here."""
+        try:
+            access = json.loads(self.control.read_text())
+        except FileNotFoundError:
+            raise StateFolderError(
+                f"{self.control} is missing; start the network first:"
+                f" python -m ton_devnet serve --state {self.path}"
+            ) from None
+        return int(access["port"]), str(access["token"])
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -21,10 +21,23 @@ class Producer:
         )
         self._work = asyncio.Event()
         self._sealed = asyncio.Condition()
+        self._thawed = asyncio.Event()
+        self._thawed.set()
 
     def wake(self) -> None:
         """Say that a message is waiting."""
         self._work.set()
+
+    @property
+    def frozen(self) -> bool:
+        return not self._thawed.is_set()
+
+    def freeze(self) -> None:
+        """Let the head stand still: only `produce` makes blocks now."""
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        self._thawed.set()
 
     async def run(self) -> None:
         while True:
@@ -34,11 +47,16 @@ class Producer:
                 await asyncio.sleep(self._block_interval)
             except TimeoutError:
                 log.debug("quiet: an empty block")
-            self._chain.produce()
-            if not self._chain.pending:
-                self._work.clear()
-            async with self._sealed:
-                self._sealed.notify_all()
+            await self._thawed.wait()
+            await self.produce()
+
+    async def produce(self) -> None:
+        """Make a block now, and tell those who wait for it."""
+        self._chain.produce()
+        if not self._chain.pending:
+            self._work.clear()
+        async with self._sealed:
+            self._sealed.notify_all()
 
     async def reached(self, seqno: int) -> None:
         """Return when the head has this number."""

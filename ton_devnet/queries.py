@@ -9,6 +9,7 @@ from pytoniq_core.tl.generator import TlGenerator
 from ton_devnet.adnl import tl_bytes
 from ton_devnet.answers import Answers, QueryError
 from ton_devnet.blocks import StateGoneError
+from ton_devnet.faults import WAIT, Failure, Faults, Silence
 from ton_devnet.producer import Producer
 
 NOT_READY, TIMED_OUT, UNKNOWN, INTERNAL = 651, 652, -404, 500
@@ -19,21 +20,29 @@ log = logging.getLogger(__name__)
 
 
 class LiteServer:
-    """Decodes a query, lets `Answers` answer it, encodes the result or the error."""
+    """Decodes a query, lets `Answers` answer it (unless a fault was asked for), encodes the result
+    or the error.
+    """
 
-    def __init__(self, answers: Answers, producer: Producer) -> None:
-        self._answers, self._producer = answers.table(), producer
+    def __init__(self, answers: Answers, producer: Producer, faults: Faults) -> None:
+        self._answers, self._producer, self._faults = answers.table(), producer, faults
         self._tl: Any = TlGenerator.with_default_schemas().generate()
         # Contract data is bytes to us; TL must never guess at what is inside.
         self._tl._auto_deserialize = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All queries that can fail on request."""
+        return frozenset((*self._answers, WAIT))
 
     async def answer(self, data: bytes) -> bytes:
         """One TL-encoded query in, its TL-encoded result or liteServer.error out."""
         try:
             if data[:4] == _WAIT:
+                await self._fail_on_request(WAIT)
                 await self._wait(data[4:8], data[8:12])
                 data = data[12:]
-            return self._dispatch(data)
+            return await self._dispatch(data)
         except QueryError as error:
             return _error(error.code, str(error))
         except StateGoneError as gone:
@@ -49,7 +58,14 @@ class LiteServer:
         except TimeoutError:
             raise QueryError(TIMED_OUT, "timeout: the block did not come in time") from None
 
-    def _dispatch(self, data: bytes) -> bytes:
+    async def _fail_on_request(self, name: str) -> None:
+        match self._faults.on_query(name):
+            case Failure(code, message):
+                raise QueryError(code, message)
+            case Silence():
+                await asyncio.Event().wait()
+
+    async def _dispatch(self, data: bytes) -> bytes:
         query, _ = self._tl.deserialize(data)
         if not isinstance(query, dict):
             raise QueryError(UNKNOWN, "unknown query")
@@ -57,6 +73,7 @@ class LiteServer:
         handler = self._answers.get(name)
         if handler is None:
             raise QueryError(UNKNOWN, f"{name} is not served by this network")
+        await self._fail_on_request(name)
         kind, reply = handler(query)
         return bytes(self._tl.serialize(self._tl.get_by_name(f"liteServer.{kind}"), reply))
 

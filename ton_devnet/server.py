@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,9 +11,13 @@ from importlib.resources import files
 from ton_devnet.adnl import AdnlServer
 from ton_devnet.answers import Answers
 from ton_devnet.chain import Chain
+from ton_devnet.clock import Clock, ManualClock, WallClock
+from ton_devnet.control import Commands, ControlServer
 from ton_devnet.engine import Engine, parse_config
 from ton_devnet.faucet import FAUCET, genesis_account
+from ton_devnet.faults import Faults
 from ton_devnet.folder import StateFolder, StateFolderError
+from ton_devnet.intake import Intake
 from ton_devnet.producer import Producer
 from ton_devnet.queries import LiteServer
 from ton_devnet.store import Store
@@ -32,6 +37,9 @@ class Options:
     block_interval: float
     idle_interval: float
     clock_offset: int | None
+    manual_clock: bool
+    start_time: int | None
+    """Of a manual clock that has no time yet; None: the wall's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +58,8 @@ async def running(folder: StateFolder, options: Options) -> AsyncIterator[Networ
     with folder.locked(), contextlib.closing(Store(folder.database)) as store:
         validator = Validator(folder.key("validator"))
         config = validator.elected_in(parse_config(CONFIG.read_text()))
-        chain = Chain(store, Engine(config), config)
-        if options.clock_offset is not None:
-            chain.set_clock_offset(options.clock_offset)
+        clock = _clock(store, options)
+        chain = Chain(store, Engine(config), config, clock)
         if chain.is_new:
             chain.endow(dict([genesis_account(folder.key(FAUCET), chain.now())]))
         # A lite-client that trusts only the first block needs a second one to step to.
@@ -61,9 +68,13 @@ async def running(folder: StateFolder, options: Options) -> AsyncIterator[Networ
             chain, block_interval=options.block_interval, idle_interval=options.idle_interval
         )
         key = folder.key("liteserver")
-        answers = Answers(chain, validator, producer.wake)
-        adnl = AdnlServer(key, LiteServer(answers, producer).answer)
+        faults = Faults()
+        intake = Intake(chain, producer, faults)
+        lite_server = LiteServer(Answers(chain, validator, intake.take), producer, faults)
+        adnl = AdnlServer(key, lite_server.answer)
         port = await _listen(adnl, store, options.port)
+        control = ControlServer(Commands(chain, producer, clock, faults, intake, lite_server.names))
+        folder.write_control(await control.listen(), control.token)
         folder.write_global_config(port, key, chain.key_block.master.id)
         task = asyncio.create_task(producer.run())
         try:
@@ -71,7 +82,15 @@ async def running(folder: StateFolder, options: Options) -> AsyncIterator[Networ
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await control.close()
             await adnl.close()
+
+
+def _clock(store: Store, options: Options) -> Clock:
+    if not options.manual_clock:
+        return WallClock(store, options.clock_offset)
+    start = options.start_time
+    return ManualClock(store, int(time.time()) if start is None else start)
 
 
 async def _listen(adnl: AdnlServer, store: Store, wanted: int | None) -> int:

@@ -1,7 +1,8 @@
 """Everything that outlives the process: SQLite in WAL mode, one transaction a block.
 
 A commit survives the death of the process at any moment (not the loss of power: WAL without fsync).
-Accounts are kept in versions: the newest, and those the last `WINDOW` blocks still refer to.
+Accounts are kept in versions: the newest, and those the last `WINDOW` blocks still refer to. So are
+the messages those blocks took out of the queue: any of them can be undone.
 """
 
 import sqlite3
@@ -9,16 +10,34 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ton_devnet.blocks import BASECHAIN, MASTERCHAIN, Block, BlockId, BlockRef, Sealed, Step
+from ton_devnet.blocks import (
+    BASECHAIN,
+    KEY_BLOCK_SEQNO,
+    MASTERCHAIN,
+    Block,
+    BlockId,
+    BlockRef,
+    Sealed,
+    Step,
+)
 from ton_devnet.cells import from_boc, to_boc
 
 WINDOW = 32
-"""Blocks whose states can still be asked for."""
+"""Blocks whose states can still be asked for, and which can still be undone."""
 
 _NEWEST = 2**63 - 1
+_FORGOTTEN = "forgotten"
+FORK = "fork"
+"""Setting: how often the chain has been rolled back."""
+FIRST_STEP = KEY_BLOCK_SEQNO + 1
+"""A lite-client that trusts only the first block needs a second one to step to."""
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS queue (position INTEGER PRIMARY KEY, address BLOB, boc BLOB);
+CREATE TABLE IF NOT EXISTS queue (
+    position INTEGER PRIMARY KEY, address BLOB, boc BLOB, sent_in INTEGER, taken_in INTEGER
+);
+CREATE INDEX IF NOT EXISTS queue_by_block ON queue (taken_in);
 CREATE TABLE IF NOT EXISTS account (
     address BLOB, seqno INTEGER, balance INTEGER, leaf BLOB, boc BLOB,
     PRIMARY KEY (address, seqno)
@@ -39,6 +58,10 @@ CREATE TABLE IF NOT EXISTS history (
     left_hash BLOB, left_depth INTEGER, right_hash BLOB, right_depth INTEGER
 );
 """
+
+
+class StoreVersionError(RuntimeError):
+    """The database was written by a version of this program with another format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +105,22 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
+        self._adopt(path)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA wal_autocheckpoint = 4000")
         self._db.executescript(_SCHEMA)
+
+    def _adopt(self, path: Path) -> None:
+        is_new = not self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if is_new:
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            raise StoreVersionError(
+                f"{path} was written in format {version}, this ton_devnet writes {_VERSION};"
+                " start with a new state folder, or go back to the version that wrote it"
+            )
 
     def close(self) -> None:
         self._db.close()
@@ -103,11 +138,16 @@ class Store:
 
     def enqueue(self, message: Queued) -> None:
         row = (message.position, message.address, message.boc)
-        self._db.execute("INSERT INTO queue VALUES (?, ?, ?)", row)
+        self._db.execute("INSERT INTO queue VALUES (?, ?, ?, NULL, NULL)", row)
 
     def queue(self) -> list[Queued]:
-        rows = self._db.execute("SELECT position, address, boc FROM queue ORDER BY position")
+        rows = self._db.execute(
+            "SELECT position, address, boc FROM queue WHERE taken_in IS NULL ORDER BY position"
+        )
         return [Queued(*row) for row in rows]
+
+    def last_position(self) -> int:
+        return int(self._db.execute("SELECT coalesce(max(position), 0) FROM queue").fetchone()[0])
 
     # One block
 
@@ -141,14 +181,18 @@ class Store:
             "INSERT INTO transactions VALUES (?, ?, ?, ?, ?)",
             [(row.address, row.lt, row.seqno, row.hash, row.boc) for row in transactions],
         )
-        db.execute("DELETE FROM queue WHERE position <= ?", (taken,))
+        db.execute(
+            "UPDATE queue SET taken_in = ? WHERE taken_in IS NULL AND position <= ?", (seqno, taken)
+        )
         db.executemany(
-            "INSERT INTO queue VALUES (?, ?, ?)",
-            [(message.position, message.address, message.boc) for message in queued],
+            "INSERT INTO queue VALUES (?, ?, ?, ?, NULL)",
+            [(message.position, message.address, message.boc, seqno) for message in queued],
         )
         if group is not None:
             row = (group.number, group.end_lt, *group.left, *group.right)
-            db.execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)", row)
+            # A run folded once more after a rollback is the same run: it ends far behind.
+            db.execute("INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)", row)
+        db.execute("DELETE FROM queue WHERE taken_in <= ?", (seqno - WINDOW,))
         self._forget_versions(seqno - WINDOW)
         db.execute("COMMIT")
 
@@ -161,6 +205,35 @@ class Store:
             " JOIN account AS old USING (address) WHERE old.seqno < :seqno)",
             {"seqno": seqno},
         )
+
+    # Rollback
+
+    def oldest_head(self) -> int:
+        """The lowest block that can become the head again: its state is still here, and so is all
+        that came after it.
+        """
+        return max(self.setting(_FORGOTTEN) or 0, self.head() - WINDOW, FIRST_STEP)
+
+    def undo(self, head: int, *, lose_externals: bool, fork: int) -> None:
+        """Make block `head` the newest again. Messages taken later wait once more; `lose_externals`
+        drops those among them that came from outside.
+        """
+        db, above, oldest = self._db, (head,), self.oldest_head()
+        db.execute("BEGIN IMMEDIATE")
+        self.set(_FORGOTTEN, oldest)
+        self.set(FORK, fork)
+        db.execute(
+            "DELETE FROM account WHERE (address, seqno) IN"
+            " (SELECT address, seqno FROM transactions WHERE seqno > ?)",
+            above,
+        )
+        db.execute("DELETE FROM transactions WHERE seqno > ?", above)
+        db.execute("DELETE FROM block WHERE seqno > ?", above)
+        db.execute("DELETE FROM queue WHERE sent_in > ?", above)
+        if lose_externals:
+            db.execute("DELETE FROM queue WHERE taken_in > ? AND sent_in IS NULL", above)
+        db.execute("UPDATE queue SET taken_in = NULL WHERE taken_in > ?", above)
+        db.execute("COMMIT")
 
     # Accounts
 

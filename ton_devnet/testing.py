@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pytoniq_core.boc.address import Address
 
+from ton_devnet.controller import Controller
 from ton_devnet.faucet import NANOTONS, fund
 from ton_devnet.folder import StateFolder
 
@@ -30,6 +31,18 @@ class Devnet:
     def config(self) -> dict[str, Any]:
         """The global config a lite-client connects with."""
         return self.folder.read_global_config()
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        if self._process is None:
+            raise RuntimeError("the devnet is not running; start it first")
+        return self._process.pid
+
+    @property
+    def control(self) -> Controller:
+        """Faults, rollback and time, while it runs."""
+        return Controller(self.folder)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -36,7 +36,7 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
                 *with_services,
             ]
         ):
-            response.error = "the grpc_python generator of grpcio-tools failed; see its message above"
+            response.error = "grpcio-tools could not generate; its own message is above"
         for path in sorted(out.rglob("*.py")):
             response.file.add(name=str(path.relative_to(out)), content=path.read_text())
     return response

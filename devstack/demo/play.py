@@ -1,8 +1,8 @@
 """Sends a file's events, half by RPC and half over the event bus, and waits for the answers."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from tenacity import (
 
 from cli.documents import Document, Mistake
 from mesh.errors import MeshError
+from mesh.status import from_item_error
 
 if TYPE_CHECKING:
     from go2asia.connect.v1.events_pb2_grpc import EventServiceAsyncStub
@@ -33,6 +34,7 @@ Key = tuple[str, str]
 
 RPC_BATCH = 20
 ASK_AT_ONCE = 16
+AGAIN_SECONDS = 0.2
 DEAD_LETTERS = "economy.dead_letter.*"
 
 
@@ -62,35 +64,45 @@ async def send_by_rpc(
         chunk = lines[start : start + RPC_BATCH]
         for source in dict.fromkeys(line.message.source for line in chunk):
             own = [line for line in chunk if line.message.source == source]
-            response = await EventServiceStub(channel_of(source)).BatchSubmitEvents(
-                pb.BatchSubmitEventsRequest(events=[line.message for line in own])
-            )
+            await _submit(own, EventServiceStub(channel_of(source)), played)
             played.sent += len(own)
-            for line, result in zip(own, response.results, strict=True):
-                if result.HasField("error"):
-                    error = result.error
-                    wrong = Mistake(line.file, line.line, error.field, error.message)
-                    played.rejected.append(wrong)
+
+
+async def _submit(lines: list[Line], events: "EventServiceAsyncStub", played: Played) -> None:
+    """Send one batch, and again those of its events that failed for a passing reason."""
+    while lines:
+        response = await events.BatchSubmitEvents(
+            pb.BatchSubmitEventsRequest(events=[line.message for line in lines])
+        )
+        again = []
+        for line, result in zip(lines, response.results, strict=True):
+            if not result.HasField("error"):
+                continue
+            error = from_item_error(result.error)
+            if error.transient:
+                again.append(line)
+            else:
+                # Places within our batch mean nothing to whoever wrote the file.
+                words = re.sub(r"\bevents\[\d+\]\.", "", error.message)
+                field = re.sub(r"^events\[\d+\]\.", "", error.field or "")
+                played.rejected.append(Mistake(line.file, line.line, field, words))
+        lines = again
+        if lines:
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def send_by_bus(
-    lines: Sequence[Line], connect: Callable[[str], Awaitable[Client]], played: Played
+    lines: Sequence[Line], connection_of: Callable[[str], Awaitable[Client]], played: Played
 ) -> None:
     """Publish lines in the order of the file, each source with its own certificate.
 
     Returns when the bus has every one on disk.
     """
-    async with AsyncExitStack() as connections:
-        streams: dict[str, JetStreamContext] = {}
-        for line in lines:
-            source = line.message.source
-            if source not in streams:
-                connection = await connect(source)
-                connections.push_async_callback(connection.drain)
-                streams[source] = connection.jetstream()
-            body = json_format.MessageToJson(line.message, indent=None).encode()
-            await _publish(streams[source], f"economy.events.{source}", body)
-            played.sent += 1
+    for line in lines:
+        source = line.message.source
+        body = json_format.MessageToJson(line.message, indent=None).encode()
+        await _publish(await connection_of(source), f"economy.events.{source}", body)
+        played.sent += 1
 
 
 @retry(
@@ -99,9 +111,9 @@ async def send_by_bus(
     stop=stop_after_delay(60),
     reraise=True,
 )
-async def _publish(stream: JetStreamContext, subject: str, body: bytes) -> None:
+async def _publish(connection: Client, subject: str, body: bytes) -> None:
     """Publish until the bus says that it is on disk; twice is harmless, the event has its key."""
-    await stream.publish(subject, body, timeout=2)
+    await connection.jetstream().publish(subject, body, timeout=2)
 
 
 async def await_answers(

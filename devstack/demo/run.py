@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 from go2asia.connect.v1 import reward_actions_pb2
 from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
 from go2asia.connect.v1.reward_actions_pb2_grpc import RewardActionServiceStub
@@ -41,6 +43,14 @@ RETRY_FOR = timedelta(seconds=60)
 SHOWN_DIFFERENCES = 20
 
 
+def quiet_logs() -> None:
+    """Leave the terminal to the table: what our own client side retries is not worth a line."""
+    quiet = structlog.make_filtering_bound_logger(logging.ERROR)
+    structlog.configure(wrapper_class=quiet)
+    # nats-py over TLS makes asyncio warn at every close, about nothing.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+
+
 def prepare_state(state: Path, files: Files, fresh: bool) -> None:
     """Start anew when asked to, or when the state belongs to other input files."""
     mark = state / "input.sha256"
@@ -69,6 +79,7 @@ class Demo:
         self.people = [make_person(user, secret) for user in users]
         self.unsettled = ""
         self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
+        self._buses: dict[str, Client] = {}
         self._open = AsyncExitStack()
 
     async def run(self) -> Findings:
@@ -105,6 +116,8 @@ class Demo:
         return self._channels[key]
 
     async def _prepare(self) -> None:
+        for source in {line.message.source for line in self.script.lines}:
+            await asyncio.to_thread(self.stack.tls, f"domain-service/{source}")
         catalogue = NftCatalogServiceStub(self._channel("nft", "economy-manager/manager"))
         for badge in self.script.badges:
             await apply_badge(badge.message, catalogue)
@@ -119,7 +132,11 @@ class Demo:
             await link_wallet(person, wallets)
 
     async def _bus(self, identity: str) -> Client:
-        return await connect_bus(self.stack.nats_url, self.stack.tls(identity), identity)
+        if identity not in self._buses:
+            tls = self.stack.tls(identity)
+            self._buses[identity] = await connect_bus(self.stack.nats_url, tls, identity)
+            self._open.push_async_callback(self._buses[identity].close)
+        return self._buses[identity]
 
     async def _play(self) -> None:
         """Half of the people link a wallet before they earn anything, half only afterwards."""
@@ -128,7 +145,6 @@ class Demo:
         lines = self.script.lines
         await self._send(lines)
         operator = await self._bus("operator/ops")
-        self._open.push_async_callback(operator.close)
         events = EventServiceStub(self._channel("connect", "operator/ops"))
         await asyncio.gather(
             await_answers(lines, operator.jetstream(), events, self.played),
@@ -217,6 +233,7 @@ def report(demo: Demo, findings: Findings, seconds: float) -> int:
 def play(files: Files, state: Path, fresh: bool) -> int:
     """Run the demo; return the process's exit code."""
     began = monotonic()
+    quiet_logs()
     try:
         script = read_script(files)
         prepare_state(state, files, fresh)

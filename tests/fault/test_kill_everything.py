@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devstack.demo.play import Line
-from devstack.demo.run import Demo
+from devstack.demo.run import Demo, quiet_logs
 from devstack.demo.script import Files, read_script
 from devstack.stack import Stack
 
@@ -49,6 +49,7 @@ class DeadlyDemo(Demo):
 def test_every_reward_is_given_exactly_once(tmp_path: Path) -> None:
     seed = int(os.environ.get("SEED", random.randrange(2**32)))
     print(f"SEED={seed}")
+    quiet_logs()
     script = read_script(
         Files(EXAMPLES / "rules.yaml", EXAMPLES / "badges.yaml", EXAMPLES / "events.jsonl")
     )

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from go2asia.gateway.v1 import chain_pb2, minting_pb2
+
+from chain_gateway.errors import ChainUnavailable
+from devstack.postgres import Cluster
 from tests.integration.gateway_stage import (
     Callers,
     NftRecorder,
@@ -20,8 +23,6 @@ from tests.integration.gateway_stage import (
     reported,
     serving,
 )
-
-from devstack.postgres import Cluster
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,39 @@ async def test_linking_a_wallet_releases_parked_mints(
     mint_ids = {order.mint_id for order in ordered}
     await reported(nft, "FINALIZED", mint_ids, stage)
     await audit(stage, nft, mint_ids, wallet.address)
+
+
+async def test_a_network_that_goes_away_pauses_sending_and_loses_nothing(
+    stage: Stage, nft: NftRecorder, callers: Callers
+) -> None:
+    """The last test of this file: it kills the devnet that the others use."""
+    wallet = UserWallet()
+    await callers.link("quang", wallet)
+    ordered = orders("quang", 150)
+    await callers.submit(ordered[:100])
+    await asyncio.sleep(0.4)
+    stage.kill_network()
+    await callers.submit(ordered[100:])  # orders need the database alone
+    async with asyncio.timeout(20):
+        await paused_for(callers, "CHAIN_LAGS")
+    with pytest.raises(ChainUnavailable):
+        await callers.chain.GetNftItem(chain_pb2.GetNftItemRequest(item_address=wallet.address))
+    with stage.devnet():
+        mint_ids = {order.mint_id for order in ordered}
+        await reported(nft, "FINALIZED", mint_ids, stage)
+        await audit(stage, nft, mint_ids, wallet.address)
+        assert await paused_reason(callers) == ""
+        stage.stop()
+
+
+async def paused_for(callers: Callers, reason: str) -> None:
+    while True:
+        if await paused_reason(callers) == reason:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def paused_reason(callers: Callers) -> str:
+    status = await callers.chain.GetGatewayStatus(chain_pb2.GetGatewayStatusRequest())
+    reason: str = status.paused_reason
+    return reason

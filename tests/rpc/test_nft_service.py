@@ -250,12 +250,11 @@ async def test_the_bffs_helper_gives_way_when_evicted(rewards: Any, people: Any)
 
     def open_stream(token: str) -> Any:
         tokens.append(token)
-        opened.set()
         return people.WatchMintStatus(Watch(user_id=ada, resume_token=token))
 
     async def follow() -> None:
         async for _ in watch(open_stream):
-            pass
+            opened.set()  # only now is it sure to be the oldest
 
     async with asyncio.timeout(10):
         watcher = asyncio.create_task(follow())

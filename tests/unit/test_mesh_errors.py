@@ -52,7 +52,7 @@ def test_an_unknown_reason_keeps_its_kind() -> None:
         Kind.ABORTED, domain="other", reason="ODD", message="no", field=None, metadata={}
     )
     assert (error.kind, error.domain, error.reason) == (Kind.ABORTED, "other", "ODD")
-    assert error.transient
+    assert not error.transient, "only CONCURRENT_UPDATE asks for the same request again"
 
 
 def test_two_classes_cannot_claim_one_reason() -> None:

@@ -93,7 +93,7 @@ CREATE TABLE callbacks (
     item_id text PRIMARY KEY,
     sequence bigint GENERATED ALWAYS AS IDENTITY,
     enqueued_time timestamptz NOT NULL DEFAULT now(),
-    due_time timestamptz NOT NULL DEFAULT now(),
+    due_time timestamptz NOT NULL DEFAULT clock_timestamp(),
     lease_expire_time timestamptz,
     token uuid,
     attempts integer NOT NULL DEFAULT 0,
@@ -109,7 +109,7 @@ CREATE TABLE callbacks (
     autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX callbacks_due ON callbacks (lane, due_time, sequence) WHERE dead_reason IS NULL;
+CREATE INDEX callbacks_due ON callbacks (lane, due_time) WHERE dead_reason IS NULL;
 CREATE INDEX callbacks_ordering ON callbacks (lane, ordering_key, sequence)
     WHERE ordering_key IS NOT NULL AND dead_reason IS NULL;
 

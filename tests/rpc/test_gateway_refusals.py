@@ -1,0 +1,193 @@
+"""What the Gateway's RPCs refuse, with which reason, over mutual TLS and a real devnet."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from go2asia.gateway.v1 import chain_pb2, errors_pb2, minting_pb2, wallets_pb2
+
+from chain_gateway import errors
+from chain_gateway.errors import (
+    ChallengeInvalid,
+    InvalidAddress,
+    ItemNotFound,
+    OperationNotFound,
+    ProofInvalid,
+    WalletNotLinked,
+)
+from devstack.postgres import Cluster
+from mesh.errors import MeshError, PermissionDenied, RequestIdReused
+from tests.integration.gateway_stage import (
+    Callers,
+    Stage,
+    UserWallet,
+    calling,
+    orders,
+    playing,
+    recording,
+)
+
+
+@pytest.fixture(scope="module")
+def stage(
+    tmp_path_factory: pytest.TempPathFactory, postgres: Cluster, make_database: Callable[[], str]
+) -> Iterator[Stage]:
+    with playing(tmp_path_factory.mktemp("refusals"), postgres, make_database()) as stage:
+        yield stage
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def callers(stage: Stage) -> AsyncIterator[Callers]:
+    async with recording(stage), calling(stage) as callers:
+        yield callers
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def proof_request(wallet: UserWallet, payload: str, user_id: str) -> wallets_pb2.LinkWalletRequest:
+    return wallets_pb2.LinkWalletRequest(
+        request_id=str(uuid4()),
+        user_id=user_id,
+        address=wallet.address,
+        state_init=wallet.state_init,
+        proof=wallet.prove(payload),
+    )
+
+
+async def challenge(callers: Callers, user_id: str) -> str:
+    response = await callers.links.CreateChallenge(
+        wallets_pb2.CreateChallengeRequest(request_id=str(uuid4()), user_id=user_id)
+    )
+    payload: str = response.payload
+    return payload
+
+
+async def errors_of(callers: Callers, *ordered: minting_pb2.MintOrder) -> list[str]:
+    response = await callers.minting.BatchSubmitMints(
+        minting_pb2.BatchSubmitMintsRequest(orders=ordered)
+    )
+    return [result.error.reason for result in response.results]
+
+
+async def test_every_reason_of_the_contract_has_its_class() -> None:
+    declared = {
+        name.removeprefix("ERROR_REASON_")
+        for name, number in errors_pb2.ErrorReason.items()
+        if number
+    }
+    ours = {
+        cls.reason
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, MeshError) and cls is not MeshError
+    }
+    assert ours == declared
+
+
+async def test_a_bad_order_fails_alone(callers: Callers) -> None:
+    good, unnamed, huge, again, other = orders("an", 5)
+    unnamed.content.name = ""
+    huge.content.description = "字" * 1024
+    huge.content.attributes.extend(
+        minting_pb2.Attribute(trait_type=f"t{number}", value="字" * 256) for number in range(19)
+    )
+    again.mint_id = good.mint_id
+    other.request_id = good.request_id
+    got = await errors_of(callers, good, unnamed, huge, again, other)
+    assert got == [
+        "",
+        "INVALID_ARGUMENT",
+        "CONTENT_TOO_LARGE",
+        "MINT_ALREADY_ORDERED",
+        "REQUEST_ID_REUSED",
+    ]
+    # What was refused left no trace: corrected, it is taken under the same request id.
+    huge.content.ClearField("attributes")
+    assert await errors_of(callers, huge, good, other) == ["", "", "REQUEST_ID_REUSED"]
+
+
+async def test_operations_are_listed_page_by_page(callers: Callers) -> None:
+    taken = await callers.submit(orders("binh", 5))
+    listed: list[str] = []
+    request = minting_pb2.ListOperationsRequest(
+        state=minting_pb2.OPERATION_STATE_AWAITING_WALLET, page_size=2
+    )
+    with pytest.raises(PermissionDenied):
+        await callers.minting.ListOperations(request)
+    while True:
+        page = await callers.operator_minting.ListOperations(request)
+        listed += [operation.operation_id for operation in page.operations]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert listed == sorted(listed)
+    assert {operation.operation_id for operation in taken} <= set(listed)
+    with pytest.raises(OperationNotFound):
+        await callers.operation(str(uuid4()))
+
+
+async def test_a_challenge_is_used_once_and_by_its_user(callers: Callers) -> None:
+    wallet, payload = UserWallet(), await challenge(callers, "chi")
+    with pytest.raises(ChallengeInvalid):
+        await callers.links.LinkWallet(proof_request(wallet, payload, "not-chi"))
+    with pytest.raises(ChallengeInvalid):
+        await callers.links.LinkWallet(proof_request(wallet, "made-up", "chi"))
+    request = proof_request(wallet, payload, "chi")
+    first = await callers.links.LinkWallet(request)
+    assert await callers.links.LinkWallet(request) == first
+    with pytest.raises(ChallengeInvalid):
+        await callers.links.LinkWallet(proof_request(wallet, payload, "chi"))
+    request.user_id = "someone else"
+    with pytest.raises(RequestIdReused):
+        await callers.links.LinkWallet(request)
+    found = await callers.links.GetLinkedWallet(wallets_pb2.GetLinkedWalletRequest(user_id="chi"))
+    assert found.wallet == first.wallet
+    with pytest.raises(WalletNotLinked):
+        await callers.links.GetLinkedWallet(wallets_pb2.GetLinkedWalletRequest(user_id="nobody"))
+
+
+async def test_the_same_request_gets_the_same_challenge(callers: Callers) -> None:
+    request = wallets_pb2.CreateChallengeRequest(request_id=str(uuid4()), user_id="dung")
+    first = await callers.links.CreateChallenge(request)
+    assert await callers.links.CreateChallenge(request) == first
+
+
+async def test_a_proof_that_does_not_hold_is_refused_and_spends_nothing(callers: Callers) -> None:
+    wallet, payload = UserWallet(), await challenge(callers, "em")
+
+    async def part(request: wallets_pb2.LinkWalletRequest) -> str:
+        with pytest.raises(ProofInvalid) as caught:
+            await callers.links.LinkWallet(request)
+        return caught.value.metadata["part"]
+
+    foreign_domain = proof_request(wallet, payload, "em")
+    foreign_domain.proof.CopyFrom(wallet.prove(payload, domain="evil.test"))
+    assert await part(foreign_domain) == "domain"
+    old = proof_request(wallet, payload, "em")
+    old.proof.sign_time.FromDatetime(datetime.now(UTC) - timedelta(hours=1))
+    assert await part(old) == "time"
+    stolen = proof_request(UserWallet(), payload, "em")
+    stolen.proof.CopyFrom(wallet.prove(payload))
+    assert await part(stolen) == "signature"
+    disguised = proof_request(wallet, payload, "em")
+    disguised.state_init = UserWallet().state_init
+    assert await part(disguised) == "state_init"
+    elsewhere = proof_request(wallet, payload, "em")
+    elsewhere.address = "-1:" + wallet.address.removeprefix("0:")
+    with pytest.raises(InvalidAddress):
+        await callers.links.LinkWallet(elsewhere)
+    linked = await callers.links.LinkWallet(proof_request(wallet, payload, "em"))
+    assert linked.wallet.address == wallet.address
+
+
+async def test_what_is_no_item_is_not_found(stage: Stage, callers: Callers) -> None:
+    async def item(address: str) -> None:
+        await callers.chain.GetNftItem(chain_pb2.GetNftItemRequest(item_address=address))
+
+    with pytest.raises(InvalidAddress):
+        await item("no address")
+    for address in ("0:" + "00" * 32, stage.collection().address):
+        with pytest.raises(ItemNotFound):
+            await item(address)

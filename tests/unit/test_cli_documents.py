@@ -1,0 +1,95 @@
+"""People's files: what is right is read, what is wrong is named by file, line and field."""
+
+from pathlib import Path
+
+import pytest
+from go2asia.connect.v1.rules_pb2 import Rule
+from go2asia.nft.v1.catalog_pb2 import NftType
+
+from cli.documents import read_catalogue, read_events
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GOOD = """
+rules:
+  - rule_id: ok
+    event_type: a.b
+    actions:
+      - key: p
+        credit_points: {unit: G2A, amount: "1"}
+"""
+
+
+def read(tmp_path: Path, text: str) -> tuple[list[str], list[str]]:
+    file = tmp_path / "rules.yaml"
+    file.write_text(text)
+    documents, mistakes = read_catalogue(file, "rules", Rule)
+    found = [str(mistake).removeprefix(f"{file}:") for mistake in mistakes]
+    return [document.message.rule_id for document in documents], found
+
+
+def test_the_examples_are_sound() -> None:
+    rules, wrong_rules = read_catalogue(EXAMPLES / "rules.yaml", "rules", Rule)
+    badges, wrong_badges = read_catalogue(EXAMPLES / "badges.yaml", "badges", NftType)
+    events, wrong_lines = read_events(EXAMPLES / "events.jsonl")
+    assert (wrong_rules, wrong_badges, wrong_lines) == ([], [], [])
+    assert len(rules) == 8
+    assert len(badges) == 5
+    assert len(events) >= 300
+    assert len({event.message.event_type for event in events}) == 6
+    assert len({event.message.actor_user_id for event in events} - {""}) == 40
+
+
+def test_a_good_rule_is_read_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(GOOD)
+    [document], mistakes = read_catalogue(file, "rules", Rule)
+    assert mistakes == []
+    assert document.line == 3
+    assert document.message.actions[0].credit_points.unit == "G2A"
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (
+            GOOD.replace("event_type: a.b", "event_typ: a.b"),
+            "4: rules[0].event_typ: unknown field `event_typ`",
+        ),
+        (
+            GOOD.replace("unit: G2A", "unit: g"),
+            "7: rules[0].actions[0].credit_points.unit: does not match regex pattern",
+        ),
+        (
+            GOOD.replace("event_type: a.b", "event_type: a.b\n    priority: high"),
+            "5: rules[0].priority: invalid literal",
+        ),
+        (
+            GOOD.replace("event_type: a.b", "event_type: a.b\n    event_type: c.d"),
+            "5: rules.0.event_type: this key stands here twice",
+        ),
+        ("rules: {}", "1: rules: the file needs a top-level list `rules:`"),
+        ("rules: [", "1: not YAML"),
+        ("rules: [3]", "1: rules[0]"),
+    ],
+)
+def test_a_mistake_has_its_place(tmp_path: Path, broken: str, said: str) -> None:
+    read_rules, mistakes = read(tmp_path, broken)
+    assert read_rules == []
+    assert any(mistake.startswith(said) for mistake in mistakes), mistakes
+
+
+def test_one_mistake_does_not_hide_the_other_rules(tmp_path: Path) -> None:
+    second = GOOD.split("rules:\n")[1].replace("rule_id: ok", "rule_id: Wrong")
+    read_rules, mistakes = read(tmp_path, GOOD + second)
+    assert read_rules == ["ok"]
+    assert len(mistakes) == 1
+
+
+def test_a_broken_line_of_events_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    good = '{"source": "quest", "external_id": "1"}'
+    file.write_text(f'{good}\n{{broken\n\n{{"occurred_time": "yesterday"}}\n{good}\n')
+    documents, mistakes = read_events(file)
+    assert [document.line for document in documents] == [1, 5]
+    assert [mistake.line for mistake in mistakes] == [2, 4]
+    assert mistakes[1].field == "occurred_time"
