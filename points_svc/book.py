@@ -8,9 +8,10 @@ expire first before the others.
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from points_svc.errors import BalanceOverflow, InsufficientFunds
+from points_svc.flows import Flow, merged, pair, without
 from points_svc.ledger import (
     DEBT,
     MAX_BALANCE,
@@ -29,9 +30,6 @@ from points_svc.ledger import (
     redemption,
     unopened,
 )
-
-Flow: TypeAlias = tuple[AccountKey, int]
-"""An account and how much leaves or reaches it."""
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -149,7 +147,7 @@ class Book:
         entries = self.post(pair(sources, sinks))
         made = [
             self.make_lot((transaction_id, number), user, part)
-            for number, part in enumerate(_merged(without(parts, repaid)))
+            for number, part in enumerate(merged(without(parts, repaid)))
         ]
         return Outcome(entries, tuple(sorted((*changes, *made), key=_lot_id)))
 
@@ -221,60 +219,6 @@ class Book:
     def _put(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         self._undo.append((table, key, table.get(key)))
         table[key] = value
-
-
-def touched(instruction: Instruction) -> tuple[set[AccountKey], set[AccountKey]]:
-    """The accounts an award, spend or transfer may change, and which of them it may open.
-
-    A giver is not opened, who would have nothing to give; nor is a debt, which only a reversal or
-    an overdraft limit begins.
-    """
-    user = instruction.user
-    match instruction.kind:
-        case Kind.AWARD:
-            opened = {user, issuance(instruction.unit)}
-        case Kind.SPEND:
-            opened = {redemption(instruction.unit)}
-        case _:
-            opened = {instruction.receiver}
-            return {user, debt_account(user), debt_account(instruction.receiver), *opened}, opened
-    return {user, debt_account(user), *opened}, opened
-
-
-def pair(sources: Sequence[Flow], sinks: Sequence[Flow]) -> list[Posting]:
-    """The postings that bring what leaves `sources` to `sinks`, in order; both sum to the same."""
-    postings: list[Posting] = []
-    waiting = [flow for flow in reversed(sinks) if flow[1]]
-    for source, amount in sources:
-        while amount:
-            sink, wanted = waiting.pop()
-            moved = min(amount, wanted)
-            postings.append(Posting(source, sink, moved))
-            amount -= moved
-            if wanted > moved:
-                waiting.append((sink, wanted - moved))
-    return postings
-
-
-def without(parts: Sequence[Part], amount: int) -> list[Part]:
-    """What is left of `parts` when `amount` is taken off their front."""
-    left: list[Part] = []
-    for part in parts:
-        taken = min(part.amount, amount)
-        amount -= taken
-        if part.amount > taken:
-            left.append(Part(part.amount - taken, part.expire_time))
-    return left
-
-
-def _merged(parts: Sequence[Part]) -> list[Part]:
-    """One part for each expiry; they come sorted by it."""
-    if len(parts) < 2:
-        return list(parts)
-    amounts: dict[datetime | None, int] = {}
-    for amount, expire_time in parts:
-        amounts[expire_time] = amounts.get(expire_time, 0) + amount
-    return [Part(amount, expire_time) for expire_time, amount in amounts.items()]
 
 
 def _lot_id(change: LotChange) -> LotId:

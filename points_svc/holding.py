@@ -7,7 +7,7 @@ from mesh.clock import new_id
 from mesh.db import Connection, Database
 from mesh.errors import RequestIdReused
 from mesh.idempotency import Key
-from points_svc.book import Outcome, pair
+from points_svc.book import Outcome
 from points_svc.booking import Booking, bury, seen
 from points_svc.errors import (
     HoldClosed,
@@ -16,6 +16,7 @@ from points_svc.errors import (
     HoldOfAnotherAccount,
     InsufficientFunds,
 )
+from points_svc.flows import pair
 from points_svc.ledger import (
     AccountKey,
     Hold,

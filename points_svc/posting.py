@@ -10,9 +10,9 @@ from mesh.clock import new_id
 from mesh.db import Database
 from mesh.errors import MeshError, RequestIdReused
 from mesh.idempotency import Key
-from points_svc.book import touched
 from points_svc.booking import Booking
 from points_svc.errors import BatchRefused, EffectiveTimeInFuture, ExpireTimePassed, SameAccount
+from points_svc.flows import touched
 from points_svc.ledger import AccountKey, Instruction, Kind, Transaction
 from points_svc.store.booking import Store
 

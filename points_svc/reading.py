@@ -12,7 +12,8 @@ from points_svc import convert
 from points_svc.audit import verify
 from points_svc.errors import FilterRequired, TimeInFuture, TransactionNotFound
 from points_svc.ledger import USER, Seal, user_account
-from points_svc.store.reading import Balance, Filter, Reader
+from points_svc.store.history import Filter
+from points_svc.store.reading import Balance, Reader
 
 _SMALLEST_STEP = timedelta(microseconds=1)  # what the database's time can tell apart
 

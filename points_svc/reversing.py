@@ -6,9 +6,10 @@ from mesh.clock import new_id
 from mesh.db import Connection, Database
 from mesh.errors import RequestIdReused
 from mesh.idempotency import Key
-from points_svc.book import Book, Flow, Outcome, pair
+from points_svc.book import Book, Outcome
 from points_svc.booking import Booking, bury
 from points_svc.errors import NotReversible, OriginalNotFound, ReversalExceeds, TransactionNotFound
+from points_svc.flows import Flow, pair
 from points_svc.ledger import (
     AccountKey,
     Instruction,
@@ -22,7 +23,7 @@ from points_svc.ledger import (
     redemption,
 )
 from points_svc.store.booking import Store
-from points_svc.store.reading import transactions_by_id
+from points_svc.store.history import transactions_by_id
 from points_svc.store.reversals import Undone, count_reversal, undone
 
 _REVERSIBLE = frozenset({Kind.AWARD, Kind.SPEND, Kind.TRANSFER, Kind.CAPTURE})

@@ -15,7 +15,7 @@ from mesh.idempotency import Key, recall, remember
 from points_svc.book import Book
 from points_svc.ledger import Account, AccountKey, Lot, LotId, Transaction, unopened
 from points_svc.store import rows
-from points_svc.store.reading import transactions_by_id
+from points_svc.store.history import transactions_by_id
 from points_svc.store.rows import columns, execute, fetch
 from points_svc.tables import idempotency_keys
 

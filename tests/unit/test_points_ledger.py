@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from points_svc.book import Book, touched
+from points_svc.book import Book
 from points_svc.errors import BalanceOverflow, InsufficientFunds
+from points_svc.flows import touched
 from points_svc.ledger import (
     MAX_BALANCE,
     Account,
