@@ -124,9 +124,19 @@ class Store:
     async def lock(
         self, keys: Collection[AccountKey], opening: Collection[AccountKey]
     ) -> list[Account]:
-        """Opens the accounts `opening` where missing, then locks and returns those of `keys`."""
-        floors = [unopened(key).floor for key in opening]
-        await execute(self.connection, _OPEN, *columns(opening, 2), floors)
+        """Locks and returns the accounts `keys`; opens those of `opening` that are missing.
+
+        What is opened comes last, which is also where its number puts it in the order of locks.
+        """
+        locked = await self._lock(keys)
+        missing = set(opening) - self._ids.keys()
+        if missing:
+            floors = [unopened(key).floor for key in missing]
+            await execute(self.connection, _OPEN, *columns(missing, 2), floors)
+            locked += await self._lock(missing)
+        return locked
+
+    async def _lock(self, keys: Collection[AccountKey]) -> list[Account]:
         found = await fetch(self.connection, _LOCK, *columns(keys, 2))
         locked = [Account(AccountKey(owner, unit), *state) for _, owner, unit, *state in found]
         for account, row in zip(locked, found, strict=True):
