@@ -91,6 +91,7 @@ def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsR
         dispatched=by_state[State.DISPATCHED],
         completed=by_state[State.COMPLETED],
         failed=by_state[State.FAILED],
+        cancelled=by_state[State.CANCELLED],
     )
 
 

@@ -187,3 +187,18 @@ class RuleStateForbidden(MeshError):
             field=field,
         )
         self.metadata = {"from": old, "to": new}
+
+
+class ActionStateForbidden(MeshError):
+    """Only a failed action is retried, and only one that was never sent is cancelled."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "ACTION_STATE_FORBIDDEN"
+    domain = DOMAIN
+
+    def __init__(self, *, action_id: str, state: str, wanted: str) -> None:
+        super().__init__(
+            f"The action {action_id} is {state}; {wanted}.",
+            field="action_id",
+            state=state,
+        )

@@ -1,5 +1,6 @@
 """The RPCs of Connect: convert, hand over, convert back."""
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ from go2asia.connect.v1 import (
     rules_pb2_grpc,
 )
 
-from connect_svc import authoring, convert, inquiry
+from connect_svc import authoring, convert, inquiry, operating
 from connect_svc.catalog import CatalogCache
 from connect_svc.errors import ActionNotFound, RuleNotFound
 from connect_svc.intake import Intake
@@ -24,8 +25,13 @@ from mesh.db import Database
 from mesh.errors import Internal, MeshError
 from mesh.identity import caller
 
-RuleWrite = (
-    rules_pb2.CreateRuleRequest | rules_pb2.UpdateRuleRequest | rules_pb2.SetRuleStateRequest
+Mutation = (
+    rules_pb2.CreateRuleRequest
+    | rules_pb2.UpdateRuleRequest
+    | rules_pb2.SetRuleStateRequest
+    | reward_actions_pb2.RetryRewardActionRequest
+    | reward_actions_pb2.RetryRewardActionsRequest
+    | reward_actions_pb2.CancelRewardActionRequest
 )
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -192,10 +198,11 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
 
 
 class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
-    """Shows the rewards on their way."""
+    """Shows the rewards on their way; `wake` is called when some are to be sent again."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, wake: Callable[[], None]) -> None:
         self._database = database
+        self._wake = wake
 
     async def GetRewardAction(
         self, request: reward_actions_pb2.GetRewardActionRequest, context: Context
@@ -227,6 +234,34 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
             next_page_token=pagination.next_token(request, (shown[-1].sequence,)) if more else "",
         )
 
+    async def RetryRewardAction(
+        self, request: reward_actions_pb2.RetryRewardActionRequest, context: Context
+    ) -> reward_actions_pb2.RetryRewardActionResponse:
+        """Sends a failed action again."""
+        key = _key(str(caller()), "RetryRewardAction", request)
+        action = await operating.retry_action(self._database, key, request.action_id)
+        self._wake()
+        return reward_actions_pb2.RetryRewardActionResponse(action=action)
+
+    async def RetryRewardActions(
+        self, request: reward_actions_pb2.RetryRewardActionsRequest, context: Context
+    ) -> reward_actions_pb2.RetryRewardActionsResponse:
+        """Sends the failed actions of a filter again."""
+        key = _key(str(caller()), "RetryRewardActions", request)
+        answer = await operating.retry_actions(
+            self._database, key, request.rule_id, request.recipient_user_id
+        )
+        self._wake()
+        return answer
+
+    async def CancelRewardAction(
+        self, request: reward_actions_pb2.CancelRewardActionRequest, context: Context
+    ) -> reward_actions_pb2.CancelRewardActionResponse:
+        """Takes back an action that was never sent."""
+        key = _key(str(caller()), "CancelRewardAction", request)
+        action = await operating.cancel_action(self._database, key, request.action_id)
+        return reward_actions_pb2.CancelRewardActionResponse(action=action)
+
     async def CountRewardActions(
         self, request: reward_actions_pb2.CountRewardActionsRequest, context: Context
     ) -> reward_actions_pb2.CountRewardActionsResponse:
@@ -242,7 +277,7 @@ def _event_key(
     return request.external_key if by_source else request.event_id
 
 
-def _key(author: str, method: str, request: RuleWrite) -> idempotency.Key:
+def _key(author: str, method: str, request: Mutation) -> idempotency.Key:
     fingerprint = idempotency.fingerprint(request)
     return idempotency.Key(f"{author}:{method}", request.request_id, fingerprint)
 

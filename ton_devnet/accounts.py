@@ -10,7 +10,7 @@ from ton_devnet.engine import engine_cell, read_shard_account
 from ton_devnet.store import AccountRow, Store
 from ton_devnet.trie import Trie
 
-CACHED = 4096
+CACHED = 1024
 """More than one block can touch: a changed account never leaves the cache before it is stored."""
 NO_ACCOUNT = Builder().uint(0, 1).cell()
 EMPTY_SHARD_ACCOUNT = to_boc(Builder().ref(NO_ACCOUNT).uint(0, 256).uint(0, 64).cell())

@@ -109,7 +109,7 @@ class Answers:
     # Blocks
 
     def _block(self, query: Query) -> Reply:
-        sealed, _ = self._named(query["id"])
+        sealed = self._whole(query["id"])
         return "blockData", {"id": _id(sealed.id), "data": to_boc(sealed.root)}
 
     def _block_header(self, query: Query) -> Reply:
@@ -255,7 +255,7 @@ class Answers:
         return "transactionList", {"ids": blocks, "transactions": _bag(rows)}
 
     def _one_transaction(self, query: Query) -> Reply:
-        sealed, _ = self._named(query["id"])
+        sealed = self._whole(query["id"])
         address = _address(query["account"])
         rows = self._chain.store.transactions_down_from(address, query["lt"], 1)
         reply = {"id": _id(sealed.id), "proof": b"", "transaction": b""}
@@ -277,7 +277,7 @@ class Answers:
         return "blockTransactionsExt", reply | {"transactions": _bag(rows)}
 
     def _list(self, query: Query) -> tuple[list[TransactionRow], dict[str, Any]]:
-        sealed, _ = self._named(query["id"])
+        sealed = self._whole(query["id"])
         after, count = (b"", 0), min(query["count"], MAX_LISTED)
         if query["mode"] & 128:
             after = (bytes.fromhex(query["after"]["account"]), query["after"]["lt"])
@@ -293,24 +293,35 @@ class Answers:
     # Which block
 
     def _at(self, seqno: int) -> Block:
-        block = self._chain.block(seqno)
-        if block is None:
-            raise QueryError(NOT_APPLIED, f"block {seqno} is not known (yet)")
-        return block
+        return _known(self._chain.block(seqno), seqno)
+
+    def _whole(self, id: dict[str, Any]) -> Sealed:
+        """With its transactions."""
+        return _sealed(_known(self._chain.whole_block(id["seqno"]), id["seqno"]), id)
 
     def _named(self, id: dict[str, Any]) -> tuple[Sealed, Block]:
         block = self._at(id["seqno"])
-        sealed = block.master if id["workchain"] == MASTERCHAIN else block.shard
-        if sealed.id.root_hash.hex() != id["root_hash"].lower():
-            raise QueryError(
-                NOT_APPLIED, f"there is another block {id['seqno']} than the one asked for"
-            )
-        return sealed, block
+        return _sealed(block, id), block
 
     def _master(self, id: dict[str, Any]) -> Block:
         if id["workchain"] != MASTERCHAIN:
             raise QueryError(INVALID, "name a masterchain block")
         return self._named(id)[1]
+
+
+def _known(block: Block | None, seqno: int) -> Block:
+    if block is None:
+        raise QueryError(NOT_APPLIED, f"block {seqno} is not known (yet)")
+    return block
+
+
+def _sealed(block: Block, id: dict[str, Any]) -> Sealed:
+    sealed = block.master if id["workchain"] == MASTERCHAIN else block.shard
+    if sealed.id.root_hash.hex() != id["root_hash"].lower():
+        raise QueryError(
+            NOT_APPLIED, f"there is another block {id['seqno']} than the one asked for"
+        )
+    return sealed
 
 
 def _id(id: BlockId) -> dict[str, Any]:

@@ -146,14 +146,11 @@ class Builder:
 
     def digest(self) -> tuple[bytes, int]:
         """(hash, depth) of the cell without making it; the references must be of level 0."""
-        depth = 0
-        body = bytes((len(self.refs), self.size // 8 + (self.size + 7) // 8)) + self._padded()
-        for ref in self.refs:
-            body += ref.depth.to_bytes(2, "big")
-            depth = max(depth, ref.depth + 1)
-        for ref in self.refs:
-            body += ref.hash
-        return hashlib.sha256(body).digest(), depth
+        hashes = b"".join([ref.hash for ref in self.refs])
+        depths = [ref.depth for ref in self.refs]
+        body = bytes((len(depths), self.size // 8 + (self.size + 7) // 8)) + self._padded()
+        body += b"".join([depth.to_bytes(2, "big") for depth in depths])
+        return hashlib.sha256(body + hashes).digest(), 1 + max(depths) if depths else 0
 
     def _padded(self) -> bytes:
         value, size = self.value, self.size

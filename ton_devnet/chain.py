@@ -29,8 +29,10 @@ from ton_devnet.store import FORK, WINDOW, AccountRow, Queued, Store, Transactio
 from ton_devnet.trie import Trie
 
 LT_STEP = 1_000_000
-MAX_BLOCK_MESSAGES = 512
-"""More waiting messages go into the next block, so that queries are answered in between."""
+MAX_BLOCK_MESSAGES = 128
+"""More waiting messages go into the next block: queries are answered in between, and the tries of
+the last blocks share most of their nodes.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +129,14 @@ class Chain:
         return told if self._past.head is None else max(told, self._past.head.step.utime)
 
     def block(self, seqno: int) -> Block | None:
-        """With states for the last `WINDOW` blocks made by this process, else without."""
+        """With states for the last `WINDOW` blocks made by this process, else without; with its
+        transactions when it is the head or has no states. For them see `whole_block`.
+        """
         return self._recent.get(seqno) or self.store.block(seqno)
+
+    def whole_block(self, seqno: int) -> Block | None:
+        """With its transactions; with states only when it is the head."""
+        return self._past.head if seqno == self.head.step.seqno else self.store.block(seqno)
 
     # Writing
 
@@ -226,6 +234,9 @@ class Chain:
         self._advance(Past(block, self._past.key_block or block, longer))
 
     def _advance(self, past: Past) -> None:
+        if self._past.head is not None:
+            last = self._past.head.without_transactions()
+            self._recent[last.step.seqno] = last
         self._past = past
         self._recent[self.head.step.seqno] = self.head
         if len(self._recent) > WINDOW:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -55,6 +56,9 @@ class Network:
 async def running(folder: StateFolder, options: Options) -> AsyncIterator[Network]:
     """Open or begin the network in the folder, serve it, and write its config file."""
     folder.create()
+    # Accounts and blocks have no cycles, yet walking through them again and again would take most
+    # of the time on a network with many accounts.
+    gc.set_threshold(50_000, 20, 100)
     with folder.locked(), contextlib.closing(Store(folder.database)) as store:
         validator = Validator(folder.key("validator"))
         config = validator.elected_in(parse_config(CONFIG.read_text()))
@@ -62,6 +66,8 @@ async def running(folder: StateFolder, options: Options) -> AsyncIterator[Networ
         chain = Chain(store, Engine(config), config, clock)
         if chain.is_new:
             chain.endow(dict([genesis_account(folder.key(FAUCET), chain.now())]))
+        gc.collect()
+        gc.freeze()
         # A lite-client that trusts only the first block needs a second one to step to.
         chain.produce()
         producer = Producer(

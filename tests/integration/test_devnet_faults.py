@@ -51,7 +51,8 @@ async def pay(net: Devnet, client: LiteBalancer, now: int | None = None) -> int:
 
 async def balance(client: LiteBalancer) -> int:
     """In whole TON: an account pays a little for its storage."""
-    return round((await client.get_account_state(SOMEBODY)).balance / NANOTONS)
+    nanotons: int = (await client.get_account_state(SOMEBODY)).balance
+    return round(nanotons / NANOTONS)
 
 
 async def becomes(client: LiteBalancer, ton: int) -> None:

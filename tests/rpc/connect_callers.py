@@ -71,7 +71,7 @@ def services_on(server: LoopServer, cluster: Cluster, name: str) -> Iterator[tup
         return (
             EventServicer(intake, database),
             RuleServicer(database, catalog),
-            RewardActionServicer(database),
+            RewardActionServicer(database, wake=lambda: None),
         )
 
     yield server.run(start())
