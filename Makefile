@@ -5,6 +5,7 @@ EVENTS ?= examples/events.jsonl
 RULES ?= examples/rules.yaml
 BADGES ?= examples/badges.yaml
 TESTS ?= tests
+ENTRIES ?= 10000000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up status test lint format proto proto-check lock clean
+.PHONY: help setup demo up status test lint format proto proto-check bench-ledger lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +67,9 @@ proto: $(READY) ## lint, format and generate code from proto/
 
 proto-check: $(READY) ## check that gen/ is current and nothing breaks the contracts on main
 	@tools/proto_check.sh
+
+bench-ledger: $(READY) ## measure the ledger (ENTRIES= older entries to load first)
+	@python -m bench.ledger --entries $(ENTRIES)
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock

@@ -7,8 +7,8 @@ line and field, and the rest goes on.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -44,11 +44,17 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Document(Generic[M]):
-    """A message and the line of the file at which it starts."""
+    """A message and the line of the file at which it starts; `lines` are those of its fields."""
 
     message: M
     file: Path
     line: int
+    lines: Mapping[Steps, int] = field(default_factory=dict)
+
+    def mistake(self, path: str, words: str) -> Mistake:
+        """What a service found wrong with the field at `path`, such as `actions[0].key`."""
+        line = _line_of({(): self.line, **self.lines}, _steps(path))
+        return Mistake(self.file, line, path, words)
 
 
 def read_catalogue(
@@ -56,11 +62,15 @@ def read_catalogue(
 ) -> tuple[list[Document[M]], list[Mistake]]:
     """Return the messages listed under `key` of a YAML file, and what is wrong with the others."""
     try:
-        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return [], [_not_text(path)]
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         return [], [Mistake(path, line, "", f"not YAML: {error.problem}")]
-    data = yaml.safe_load(path.read_text())
+    data = yaml.safe_load(text)
     if not isinstance(data, dict) or not isinstance(data.get(key), list) or root is None:
         return [], [Mistake(path, 1, key, f"the file needs a top-level list `{key}:`")]
     lines = dict(_lines_of(root, ()))
@@ -73,11 +83,12 @@ def read_catalogue(
     documents = []
     for index, item in enumerate(data[key]):
         found, message = _parse(item, message_type)
-        for field, wrong in found:
-            line = _line_of(lines, (key, index, *_steps(field)))
-            mistakes.append(Mistake(path, line, f"{key}[{index}].{field}", wrong))
+        for place, wrong in found:
+            line = _line_of(lines, (key, index, *_steps(place)))
+            mistakes.append(Mistake(path, line, f"{key}[{index}].{place}", wrong))
         if not found and index not in unclear:
-            documents.append(Document(message, path, lines[(key, index)]))
+            own = {at[2:]: line for at, line in lines.items() if at[:2] == (key, index)}
+            documents.append(Document(message, path, own[()], own))
     return documents, mistakes
 
 
@@ -87,7 +98,11 @@ def read_events(path: Path) -> tuple[list[Document[Event]], list[Mistake]]:
     Field rules are left to Connect: an event that breaks one is sent, and refused there.
     """
     documents, mistakes = [], []
-    for line, text in enumerate(path.read_text().splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        return [], [_not_text(path)]
+    for line, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         event = Event()
@@ -131,7 +146,11 @@ def _steps(path: str) -> Steps:
     return tuple(int(word) if word.isdigit() else word for word in re.findall(r"\w+", path))
 
 
-def _line_of(lines: dict[Steps, int], steps: Steps) -> int:
+def _not_text(path: Path) -> Mistake:
+    return Mistake(path, 1, "", "not a UTF-8 text file; save it as UTF-8")
+
+
+def _line_of(lines: Mapping[Steps, int], steps: Steps) -> int:
     """Return the line of the longest part of the path that the file has."""
     while steps not in lines and steps:
         steps = steps[:-1]

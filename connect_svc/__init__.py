@@ -13,5 +13,6 @@ It owns events, rules, evaluations and reward actions, and keeps these promises:
   evaluation says why.
 
 An event goes `servicer` or `bus` → `intake` (batches) → `catalog` (which rules) → `rules` (decides)
-→ `store`; an action goes `dispatcher` (claims) → `targets` (typed commands) → Points or NFT.
+→ `store`; a question about it goes `servicer` → `inquiry` → `explanations`; an action goes
+`dispatcher` (claims) → `targets` (typed commands) → Points or NFT.
 """

@@ -1,5 +1,7 @@
 """Starts the Connect service: `python -m connect_svc`, configured by CONNECT_* variables."""
 
+from collections.abc import Callable
+
 from go2asia.connect.v1 import (
     events_pb2,
     events_pb2_grpc,
@@ -10,6 +12,7 @@ from go2asia.connect.v1 import (
 )
 
 from connect_svc.bus import EventBus
+from connect_svc.catalog import CatalogCache, CatalogFollower
 from connect_svc.clients import Clients
 from connect_svc.config import ConnectSettings
 from connect_svc.dispatcher import Dispatcher
@@ -29,18 +32,22 @@ async def main() -> None:
     if settings.migration_url is not None:
         await migrate("connect_svc", settings.migration_url.get_secret_value())
     url = settings.database_url.get_secret_value()
+    catalog = CatalogCache()
     async with (
         Database(url, application_name="connect") as database,
+        CatalogFollower(database, url, catalog),
         Clients(settings) as clients,
         Dispatcher(database, [PointsTarget(clients), NftTarget(clients)]) as dispatcher,
-        Intake(database, wake=dispatcher.wake) as intake,
+        Intake(database, catalog, wake=dispatcher.wake) as intake,
         EventBus(settings, intake),
     ):
-        services = registrations(intake, database)
+        services = registrations(intake, database, catalog, dispatcher.wake)
         await serve(settings, services, probes={"postgres": database.ping})
 
 
-def registrations(intake: Intake, database: Database) -> list[Registration]:
+def registrations(
+    intake: Intake, database: Database, catalog: CatalogCache, wake: Callable[[], None]
+) -> list[Registration]:
     """The services that Connect offers."""
     return [
         Registration(
@@ -51,12 +58,12 @@ def registrations(intake: Intake, database: Database) -> list[Registration]:
         Registration(
             rules_pb2.DESCRIPTOR.services_by_name["RuleService"].full_name,
             rules_pb2_grpc.add_RuleServiceServicer_to_server,
-            RuleServicer(database),
+            RuleServicer(database, catalog),
         ),
         Registration(
             reward_actions_pb2.DESCRIPTOR.services_by_name["RewardActionService"].full_name,
             reward_actions_pb2_grpc.add_RewardActionServiceServicer_to_server,
-            RewardActionServicer(database),
+            RewardActionServicer(database, wake=wake),
         ),
     ]
 

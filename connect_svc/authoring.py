@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from go2asia.connect.v1 import rules_pb2
 
+from connect_svc.catalog import announce
 from connect_svc.errors import (
     EtagMismatch,
     InvalidRule,
@@ -47,7 +48,7 @@ async def create_rule(database: Database, author: str, key: Key, rule: Rule) -> 
             raise RuleExists(rule.rule_id)
         return _versioned(rule, 1, state)
 
-    return await database.run(lambda connection: _write(connection, author, key, first))
+    return await _store(database, author, key, first)
 
 
 async def update_rule(database: Database, author: str, key: Key, rule: Rule) -> Rule:
@@ -67,11 +68,44 @@ async def update_rule(database: Database, author: str, key: Key, rule: Rule) -> 
         state = rule.state or current.state
         if state not in _WAYS[current.state]:
             raise RuleStateForbidden(
-                rule_id=rule.rule_id, old=_state_name(current.state), new=_state_name(state)
+                rule_id=rule.rule_id, old=state_name(current.state), new=state_name(state)
             )
         return _versioned(rule, current.version + 1, state)
 
-    return await database.run(lambda connection: _write(connection, author, key, following))
+    return await _store(database, author, key, following)
+
+
+async def set_rule_state(
+    database: Database, author: str, key: Key, rule_id: str, etag: str, state: Rule.State.ValueType
+) -> Rule:
+    """Stores a rule's next version, in another state and otherwise the same.
+
+    Or finds what the request id stored before. Raises `RuleNotFound`, `EtagMismatch`,
+    `RuleStateForbidden` or `RequestIdReused`.
+    """
+
+    async def moved(store: RuleStore) -> Rule:
+        current = await store.current(rule_id)
+        if current is None:
+            raise RuleNotFound(rule_id)
+        if etag != current.etag:
+            raise EtagMismatch(rule_id=rule_id, etag=etag, field="etag")
+        if state == current.state or state not in _WAYS[current.state]:
+            raise RuleStateForbidden(
+                rule_id=rule_id,
+                old=state_name(current.state),
+                new=state_name(state),
+                field="state",
+            )
+        return _versioned(current, current.version + 1, state)
+
+    return await _store(database, author, key, moved)
+
+
+async def _store(database: Database, author: str, key: Key, next_version: NextVersion) -> Rule:
+    rule = await database.run(lambda connection: _write(connection, author, key, next_version))
+    await announce(database)
+    return rule
 
 
 async def _write(connection: Connection, author: str, key: Key, next_version: NextVersion) -> Rule:
@@ -99,5 +133,6 @@ def _versioned(rule: Rule, version: int, state: Rule.State.ValueType) -> Rule:
     return stored
 
 
-def _state_name(state: Rule.State.ValueType) -> str:
+def state_name(state: Rule.State.ValueType) -> str:
+    """The state as people and errors call it."""
     return Rule.State.Name(state).removeprefix("STATE_")

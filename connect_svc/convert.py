@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from go2asia.connect.v1 import events_pb2, reward_actions_pb2
+from go2asia.connect.v1 import events_pb2, reward_actions_pb2, rules_pb2
 
+from connect_svc.explanations import Explanation, PartValue, Simulation
 from connect_svc.records import ActionRecord, Receipt, State, Story
 from connect_svc.rules import Action, Outcome
 from mesh.errors import PageTokenInvalid
@@ -66,6 +67,23 @@ def story(told: Story, records: Sequence[ActionRecord]) -> events_pb2.GetEventRe
     )
 
 
+def explanation(told: Explanation) -> events_pb2.RuleExplanation:
+    """What a rule did with an event, and why, as the contract shows it."""
+    return events_pb2.RuleExplanation(
+        outcome=_outcome(told.outcome), parts=[_part(value) for value in told.parts]
+    )
+
+
+def simulation(tried: Simulation) -> rules_pb2.SimulateEventResponse:
+    """What would be decided about an event as the contract shows it."""
+    return rules_pb2.SimulateEventResponse(
+        catalog_version=tried.decision.catalog_version,
+        explanations=[explanation(each) for each in tried.explanations],
+        actions=[reward_action(action) for action in tried.decision.actions],
+        omitted=tried.omitted,
+    )
+
+
 def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsResponse:
     """How many actions are in each state as the contract shows it."""
     return reward_actions_pb2.CountRewardActionsResponse(
@@ -73,6 +91,7 @@ def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsR
         dispatched=by_state[State.DISPATCHED],
         completed=by_state[State.COMPLETED],
         failed=by_state[State.FAILED],
+        cancelled=by_state[State.CANCELLED],
     )
 
 
@@ -96,14 +115,24 @@ def rule_id_seen(page: Page) -> str:
     raise PageTokenInvalid(field="page_token")
 
 
-def sequence_seen(page: Page) -> int | None:
-    """The last action of the pages before; raises `PageTokenInvalid`."""
+def number_seen(page: Page) -> int | None:
+    """The last sequence or version number of the pages before; raises `PageTokenInvalid`."""
     match page.after:
         case None:
             return None
-        case (int(sequence),) if 0 < sequence < 2**63:
-            return sequence
+        case (int(number),) if 0 < number < 2**63:
+            return number
     raise PageTokenInvalid(field="page_token")
+
+
+def _part(value: PartValue) -> events_pb2.ConditionPart:
+    return events_pb2.ConditionPart(
+        text=value.part.expression.source,
+        line=value.part.line,
+        column=value.part.column,
+        value=events_pb2.ConditionPart.Value.Value(f"VALUE_{value.value}"),
+        detail=value.detail,
+    )
 
 
 def _outcome(outcome: Outcome) -> events_pb2.RuleOutcome:

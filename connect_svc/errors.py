@@ -121,11 +121,11 @@ class EtagMismatch(MeshError):
     reason = "ETAG_MISMATCH"
     domain = DOMAIN
 
-    def __init__(self, *, rule_id: str, etag: str) -> None:
+    def __init__(self, *, rule_id: str, etag: str, field: str = "rule.etag") -> None:
         super().__init__(
             f"The etag {etag!r} is not that of rule {rule_id} as it is now; read the rule again, "
             "apply the change to it and send its new etag.",
-            field="rule.etag",
+            field=field,
             rule_id=rule_id,
             etag=etag,
         )
@@ -180,10 +180,25 @@ class RuleStateForbidden(MeshError):
     reason = "RULE_STATE_FORBIDDEN"
     domain = DOMAIN
 
-    def __init__(self, *, rule_id: str, old: str, new: str) -> None:
+    def __init__(self, *, rule_id: str, old: str, new: str, field: str = "rule.state") -> None:
         super().__init__(
             f"Rule {rule_id} cannot go from {old} to {new}; the ways are "
             "DRAFT → ENABLED ⇄ PAUSED → ARCHIVED, and an archived rule stays as it is.",
-            field="rule.state",
+            field=field,
         )
         self.metadata = {"from": old, "to": new}
+
+
+class ActionStateForbidden(MeshError):
+    """Only a failed action is retried, and only one that was never sent is cancelled."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "ACTION_STATE_FORBIDDEN"
+    domain = DOMAIN
+
+    def __init__(self, *, action_id: str, state: str, wanted: str) -> None:
+        super().__init__(
+            f"The action {action_id} is {state}; {wanted}.",
+            field="action_id",
+            state=state,
+        )

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 from cel_expr_python import cel
-from go2asia.connect.v1 import events_pb2
+from go2asia.connect.v1 import checked_expression_pb2, events_pb2
+from google.protobuf.any_pb2 import Any
 
 from connect_svc.errors import InvalidExpression
 
@@ -22,6 +23,7 @@ MAX_USER_ID_CHARACTERS = 128
 _MAX_DETAIL_CHARACTERS = 300
 
 _ENVIRONMENT = cel.NewEnv(variables={"event": cel.Type(events_pb2.Event.DESCRIPTOR.full_name)})
+_CHECKED_TYPE = "type.googleapis.com/cel.expr.CheckedExpr"
 _PLACE = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
 _HINTS = {
     BOOL.name(): "a condition must be true or false",
@@ -31,6 +33,10 @@ _HINTS = {
 # What the checker cannot know, because it comes out of the context. An amount never is: numbers
 # of the context are doubles, so an amount that depends on them goes through int(…).
 _DYNAMIC = {BOOL.name(), STRING.name()}
+
+
+Checked = checked_expression_pb2.CheckedExpression
+Node = checked_expression_pb2.ExpressionNode
 
 
 class EvaluationError(Exception):
@@ -61,9 +67,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A compiled expression and the field of the rule that holds it."""
+    """A compiled expression, its text, and the field of the rule that holds it."""
 
     field: str
+    source: str
     program: cel.Expression
 
     def holds(self, facts: Facts) -> bool:
@@ -91,6 +98,21 @@ class Expression:
             raise EvaluationError(f"{self.field} holds a NUL character")
         return value
 
+    def checked(self) -> Checked:
+        """The expression as the checker left it.
+
+        Always readable: CEL's parser stops at 32 levels, long before protobuf's limit of 100.
+        """
+        return Checked.FromString(Any.FromString(self.program.serialize()).value)
+
+    def part(self, checked: Checked, node: Node, source: str) -> "Expression":
+        """One node of `checked`, which is this expression, as an expression of its own."""
+        alone = Checked()
+        alone.CopyFrom(checked)
+        alone.expr.CopyFrom(node)
+        packed = Any(type_url=_CHECKED_TYPE, value=alone.SerializeToString())
+        return Expression(self.field, source, _ENVIRONMENT.deserialize(packed.SerializeToString()))
+
     def _typed(self, facts: Facts, wanted: cel.Type) -> object:
         try:
             value = facts.value(self.program)
@@ -116,7 +138,7 @@ def compile_expression(source: str, field: str, wanted: cel.Type) -> Expression:
     if found != wanted and not (found == cel.Type.DYN and wanted.name() in _DYNAMIC):
         wrong = f"it yields {found.name()}; {_HINTS[wanted.name()]}"
         raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
-    return Expression(field, program)
+    return Expression(field, source, program)
 
 
 def _invalid(error: RuntimeError, field: str) -> InvalidExpression:

@@ -34,10 +34,12 @@ class Intake:
     `wake` is called after each batch that queued actions.
     """
 
-    def __init__(self, database: Database, *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, catalog: CatalogCache, *, wake: Callable[[], None]
+    ) -> None:
         self._database = database
+        self._catalog = catalog
         self._wake = wake
-        self._catalog = CatalogCache()
         self._batches = GroupCommit[Arrival, Receipt](self._commit, name="connect.intake")
 
     async def __aenter__(self) -> Self:

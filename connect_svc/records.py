@@ -77,6 +77,7 @@ class State(StrEnum):
     DISPATCHED = "DISPATCHED"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
 
 class Verdict(NamedTuple):

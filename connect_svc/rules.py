@@ -19,6 +19,8 @@ from connect_svc.expressions import (
     Facts,
     compile_expression,
 )
+from connect_svc.predicates import Equality, equalities
+from connect_svc.rule_index import RuleIndex
 
 _ACTION_NAMESPACE = b"go2asia.connect.v1.RewardAction"
 _ACTOR = "event.actor_user_id"
@@ -31,6 +33,9 @@ class Result(StrEnum):
     MATCHED = "MATCHED"
     OUTSIDE_WINDOW = "OUTSIDE_WINDOW"
     ERROR = "ERROR"
+    CONDITION_FALSE = "CONDITION_FALSE"
+    OTHER_EVENT_TYPE = "OTHER_EVENT_TYPE"
+    NOT_ENABLED = "NOT_ENABLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,10 @@ class CompiledAction:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule:
-    """One version of a rule, ready to decide. `fault` says why it cannot, if it cannot."""
+    """One version of a rule, ready to decide.
+
+    Where its condition holds, all `equalities` do. `fault` says why it cannot decide, if so.
+    """
 
     rule_id: str
     version: int
@@ -90,6 +98,7 @@ class CompiledRule:
     valid_to: Timestamp | None
     condition: Expression | None
     actions: tuple[CompiledAction, ...]
+    equalities: tuple[Equality, ...] = ()
     fault: str = ""
 
     @property
@@ -106,24 +115,41 @@ class CompiledRule:
 
 
 class Catalogue:
-    """The enabled rules of one catalogue version, by event type, in the order of trying."""
+    """The enabled rules of one catalogue version, found by event type and demanded equalities."""
 
     def __init__(self, version: int, rules: Iterable[CompiledRule]) -> None:
-        self.version = version
-        self._rules = {rule.rule_id: rule for rule in rules}
         by_type: dict[str, list[CompiledRule]] = defaultdict(list)
-        for rule in sorted(self._rules.values(), key=lambda rule: rule.order):
+        for rule in rules:
             by_type[rule.event_type].append(rule)
-        self._by_type = dict(by_type)
+        self.version = version
+        self._indexes = {name: _index(of_type) for name, of_type in by_type.items()}
 
     def rules_for(self, event_type: str) -> Sequence[CompiledRule]:
-        """The rules to try on an event of this type, in order."""
-        return self._by_type.get(event_type, ())
+        """The rules for events of this type, in the order of trying."""
+        index = self._indexes.get(event_type)
+        return index.rules if index else ()
+
+    def candidates(self, event: events_pb2.Event) -> Sequence[CompiledRule]:
+        """Those to try on this event, in order; of the others the condition is plainly false."""
+        index = self._indexes.get(event.event_type)
+        return index.candidates(event) if index else ()
 
     def changed(self, version: int, changes: Mapping[str, CompiledRule | None]) -> "Catalogue":
         """The catalogue after these rules took another form; None: it is no longer enabled."""
-        rules: dict[str, CompiledRule | None] = {**self._rules, **changes}
-        return Catalogue(version, (rule for rule in rules.values() if rule is not None))
+        came = [rule for rule in changes.values() if rule is not None]
+        touched = {rule.event_type for rule in came}
+        touched |= {
+            name
+            for name, index in self._indexes.items()
+            if any(rule.rule_id in changes for rule in index.rules)
+        }
+        kept = [
+            rule for name in touched for rule in self.rules_for(name) if rule.rule_id not in changes
+        ]
+        catalogue = Catalogue(version, [*kept, *came])
+        untouched = {name: i for name, i in self._indexes.items() if name not in touched}
+        catalogue._indexes |= untouched
+        return catalogue
 
 
 def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
@@ -162,14 +188,14 @@ def stored_rule(rule: rules_pb2.Rule) -> CompiledRule:
 
 
 def decide(catalogue: Catalogue, event: events_pb2.Event) -> Decision:
-    """Tries every rule of the event's type; the event must have its id. Raises nothing.
+    """Tries the rules that the event may concern; the event must have its id. Raises nothing.
 
     The same event, id included, and the same rules give the same decision with the same ids.
     """
     facts = Facts(event)
     outcomes: list[Outcome] = []
     actions: list[Action] = []
-    for rule in catalogue.rules_for(event.event_type):
+    for rule in catalogue.candidates(event):
         outcome, rewards = _try(rule, facts)
         if outcome is not None:
             outcomes.append(outcome)
@@ -197,6 +223,8 @@ def _try(rule: CompiledRule, facts: Facts) -> tuple[Outcome | None, Sequence[Act
     if rule.fault:
         return _outcome(rule, Result.ERROR, f"The rule cannot be used: {rule.fault}"), ()
     if not rule.applies_at(facts.event.occurred_time):
+        if _plainly_false(rule, facts):
+            return None, ()
         return _outcome(rule, Result.OUTSIDE_WINDOW, _window(rule, facts.event)), ()
     try:
         if rule.condition is not None and not rule.condition.holds(facts):
@@ -207,6 +235,13 @@ def _try(rule: CompiledRule, facts: Facts) -> tuple[Outcome | None, Sequence[Act
     detail = "The condition holds." if rule.condition else "It matches every event of this type."
     ids = tuple(action.action_id for action in actions)
     return _outcome(rule, Result.MATCHED, detail, ids), actions
+
+
+def _plainly_false(rule: CompiledRule, facts: Facts) -> bool:
+    try:
+        return rule.condition is not None and not rule.condition.holds(facts)
+    except EvaluationError:
+        return False
 
 
 def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts) -> Action:
@@ -282,8 +317,13 @@ def _compiled(
         valid_to,
         condition,
         actions,
+        () if condition is None else equalities(condition),
         fault,
     )
+
+
+def _index(rules: Iterable[CompiledRule]) -> RuleIndex[CompiledRule]:
+    return RuleIndex(sorted(rules, key=lambda rule: rule.order))
 
 
 def _instant(time: Timestamp) -> tuple[int, int]:

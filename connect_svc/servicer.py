@@ -1,5 +1,6 @@
 """The RPCs of Connect: convert, hand over, convert back."""
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -12,8 +13,9 @@ from go2asia.connect.v1 import (
     rules_pb2_grpc,
 )
 
-from connect_svc import authoring, convert
-from connect_svc.errors import ActionNotFound, EventNotFound, RuleNotFound
+from connect_svc import authoring, convert, inquiry, operating
+from connect_svc.catalog import CatalogCache
+from connect_svc.errors import ActionNotFound, RuleNotFound
 from connect_svc.intake import Intake
 from connect_svc.normalization import Submission, admit
 from connect_svc.records import Receipt
@@ -23,6 +25,14 @@ from mesh.db import Database
 from mesh.errors import Internal, MeshError
 from mesh.identity import caller
 
+Mutation = (
+    rules_pb2.CreateRuleRequest
+    | rules_pb2.UpdateRuleRequest
+    | rules_pb2.SetRuleStateRequest
+    | reward_actions_pb2.RetryRewardActionRequest
+    | reward_actions_pb2.RetryRewardActionsRequest
+    | reward_actions_pb2.CancelRewardActionRequest
+)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -58,17 +68,21 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         self, request: events_pb2.GetEventRequest, context: Context
     ) -> events_pb2.GetEventResponse:
         """Tells what was decided about an event and what became of it."""
-        key = request.external_key
         async with self._database.transaction(read_only=True) as connection:
-            events = EventStore(connection)
-            event_id: str | None = request.event_id
-            if request.WhichOneof("key") == "external_key":
-                event_id = await events.find((key.source, key.external_id))
-            story = await events.story(event_id) if event_id else None
-            if story is None:
-                raise EventNotFound(request.event_id or f"{key.source}/{key.external_id}")
+            story = await inquiry.find_story(connection, _event_key(request))
             records = await ActionStore(connection).of_event(story.event.event_id)
         return convert.story(story, records)
+
+    async def ExplainEvent(
+        self, request: events_pb2.ExplainEventRequest, context: Context
+    ) -> events_pb2.ExplainEventResponse:
+        """Tells what one rule did with an event, and why."""
+        told = await inquiry.explain_event(self._database, _event_key(request), request.rule_id)
+        return events_pb2.ExplainEventResponse(
+            catalog_version=told.catalog_version,
+            explanation=convert.explanation(told.explanation),
+            actions=[convert.action_record(record) for record in told.actions],
+        )
 
     async def ListEvents(
         self, request: events_pb2.ListEventsRequest, context: Context
@@ -90,10 +104,11 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
 
 
 class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
-    """Where economy managers write the rules."""
+    """Where economy managers write the rules and try them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, catalog: CatalogCache) -> None:
         self._database = database
+        self._catalog = catalog
 
     async def CreateRule(
         self, request: rules_pb2.CreateRuleRequest, context: Context
@@ -114,6 +129,30 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
             self._database, author, _key(author, "UpdateRule", request), request.rule
         )
         return rules_pb2.UpdateRuleResponse(rule=rule)
+
+    async def SetRuleState(
+        self, request: rules_pb2.SetRuleStateRequest, context: Context
+    ) -> rules_pb2.SetRuleStateResponse:
+        """Moves a rule to another state."""
+        author = str(caller())
+        key = _key(author, "SetRuleState", request)
+        rule = await authoring.set_rule_state(
+            self._database, author, key, request.rule_id, request.etag, request.state
+        )
+        return rules_pb2.SetRuleStateResponse(rule=rule)
+
+    async def SimulateEvent(
+        self, request: rules_pb2.SimulateEventRequest, context: Context
+    ) -> rules_pb2.SimulateEventResponse:
+        """Tells what would be decided about an event."""
+        simulation = await inquiry.simulate_event(
+            self._database,
+            self._catalog,
+            request.event,
+            request.rule if request.HasField("rule") else None,
+            with_drafts=request.with_drafts,
+        )
+        return convert.simulation(simulation)
 
     async def GetRule(
         self, request: rules_pb2.GetRuleRequest, context: Context
@@ -140,12 +179,30 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
             response.next_page_token = pagination.next_token(request, (last,))
         return response
 
+    async def ListRuleVersions(
+        self, request: rules_pb2.ListRuleVersionsRequest, context: Context
+    ) -> rules_pb2.ListRuleVersionsResponse:
+        """Lists a rule's versions, newest first."""
+        page = pagination.open_page(request)
+        async with self._database.transaction(read_only=True) as connection:
+            found = await RuleStore(connection).versions(
+                request.rule_id, before=convert.number_seen(page), size=page.size + 1
+            )
+        if not found and page.after is None:
+            raise RuleNotFound(request.rule_id)
+        response = rules_pb2.ListRuleVersionsResponse(versions=found[: page.size])
+        if len(found) > page.size:
+            last = response.versions[-1].rule.version
+            response.next_page_token = pagination.next_token(request, (last,))
+        return response
+
 
 class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
-    """Shows the rewards on their way."""
+    """Shows the rewards on their way; `wake` is called when some are to be sent again."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, wake: Callable[[], None]) -> None:
         self._database = database
+        self._wake = wake
 
     async def GetRewardAction(
         self, request: reward_actions_pb2.GetRewardActionRequest, context: Context
@@ -167,7 +224,7 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
                 state=convert.wanted_state(request.state),
                 recipient_user_id=request.recipient_user_id,
                 rule_id=request.rule_id,
-                before=convert.sequence_seen(page),
+                before=convert.number_seen(page),
                 size=page.size + 1,
             )
         shown = found[: page.size]
@@ -177,6 +234,34 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
             next_page_token=pagination.next_token(request, (shown[-1].sequence,)) if more else "",
         )
 
+    async def RetryRewardAction(
+        self, request: reward_actions_pb2.RetryRewardActionRequest, context: Context
+    ) -> reward_actions_pb2.RetryRewardActionResponse:
+        """Sends a failed action again."""
+        key = _key(str(caller()), "RetryRewardAction", request)
+        action = await operating.retry_action(self._database, key, request.action_id)
+        self._wake()
+        return reward_actions_pb2.RetryRewardActionResponse(action=action)
+
+    async def RetryRewardActions(
+        self, request: reward_actions_pb2.RetryRewardActionsRequest, context: Context
+    ) -> reward_actions_pb2.RetryRewardActionsResponse:
+        """Sends the failed actions of a filter again."""
+        key = _key(str(caller()), "RetryRewardActions", request)
+        answer = await operating.retry_actions(
+            self._database, key, request.rule_id, request.recipient_user_id
+        )
+        self._wake()
+        return answer
+
+    async def CancelRewardAction(
+        self, request: reward_actions_pb2.CancelRewardActionRequest, context: Context
+    ) -> reward_actions_pb2.CancelRewardActionResponse:
+        """Takes back an action that was never sent."""
+        key = _key(str(caller()), "CancelRewardAction", request)
+        action = await operating.cancel_action(self._database, key, request.action_id)
+        return reward_actions_pb2.CancelRewardActionResponse(action=action)
+
     async def CountRewardActions(
         self, request: reward_actions_pb2.CountRewardActionsRequest, context: Context
     ) -> reward_actions_pb2.CountRewardActionsResponse:
@@ -185,9 +270,14 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
             return convert.counts(await ActionStore(connection).count())
 
 
-def _key(
-    author: str, method: str, request: rules_pb2.CreateRuleRequest | rules_pb2.UpdateRuleRequest
-) -> idempotency.Key:
+def _event_key(
+    request: events_pb2.GetEventRequest | events_pb2.ExplainEventRequest,
+) -> events_pb2.ExternalKey | str:
+    by_source = request.WhichOneof("key") == "external_key"
+    return request.external_key if by_source else request.event_id
+
+
+def _key(author: str, method: str, request: Mutation) -> idempotency.Key:
     fingerprint = idempotency.fingerprint(request)
     return idempotency.Key(f"{author}:{method}", request.request_id, fingerprint)
 

@@ -111,7 +111,7 @@ reward_actions = Table(
     Column("result", Text, nullable=False, server_default=""),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    CheckConstraint("state IN ('PENDING', 'COMPLETED', 'FAILED')", name="state"),
+    CheckConstraint("state IN ('PENDING', 'COMPLETED', 'FAILED', 'CANCELLED')", name="state"),
     Index(None, "sequence", unique=True),
     Index(None, "state", "sequence"),
     Index(None, "event_id"),

@@ -258,6 +258,19 @@ class Queue:
         """Gives claims back unworked: due at once, the attempt not counted."""
         await self._end(connection, claims, f"{_FREE}, attempts = attempts - 1 FROM")
 
+    async def withdraw(self, connection: Connection, item_ids: Sequence[str]) -> set[str]:
+        """Takes back items that no worker has ever held, and returns their ids.
+
+        What was claimed once stays: its handler may have done the work and not lived to say so.
+        """
+        rows = await self._execute(
+            connection,
+            "DELETE FROM {queue} WHERE item_id = ANY (%s::text[])"
+            " AND attempts = 0 AND token IS NULL AND dead_reason IS NULL RETURNING item_id",
+            list(item_ids),
+        )
+        return {item_id for (item_id,) in rows}
+
     async def revive(self, connection: Connection, item_ids: Sequence[str]) -> set[str]:
         """Gives dead items all their attempts back, behind others of their ordering key.
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import uvloop
@@ -22,6 +22,7 @@ from mesh.wire import KEEPALIVE_OPTIONS, KEEPALIVE_TOLERATED_MS, SIZE_OPTIONS
 
 # Between "not serving" and the end of new calls, so that balancers look elsewhere first.
 LAME_DUCK_SECONDS = 0.3
+Hook: TypeAlias = Callable[[], Awaitable[None]]
 
 _log = telemetry.logger("server")
 
@@ -40,8 +41,12 @@ async def serve(
     registrations: Sequence[Registration],
     *,
     probes: Mapping[str, Probe],
+    before_streams_end: Hook | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
+
+    `before_streams_end` may close streams with a reason of the service's own, before the drain
+    cuts those that are left.
 
     Raises `PolicyError` if a contract lacks a policy, `ConfigurationError` if the address or the
     certificates cannot be used.
@@ -49,7 +54,9 @@ async def serve(
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
-    async with running(settings, registrations, probes=probes):
+    async with running(
+        settings, registrations, probes=probes, before_streams_end=before_streams_end
+    ):
         await asked_to_stop.wait()
 
 
@@ -59,8 +66,9 @@ async def running(
     registrations: Sequence[Registration],
     *,
     probes: Mapping[str, Probe],
+    before_streams_end: Hook | None = None,
 ) -> AsyncIterator[int]:
-    """Serves during the block, which receives the port, then drains. Errors as `serve`."""
+    """Serves during the block, which receives the port, then drains. The rest is as in `serve`."""
     names = [registration.service for registration in registrations]
     chassis = Chassis(
         {path: policy for name in names for path, policy in service_policies(name).items()}
@@ -76,7 +84,7 @@ async def running(
         yield port
     finally:
         watching.cancel()
-        await _drain(server, chassis, health, settings.drain_seconds)
+        await _drain(server, chassis, health, settings.drain_seconds, before_streams_end)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -133,10 +141,18 @@ def _bind(server: grpc.aio.Server, settings: ServiceSettings) -> int:
         ) from None
 
 
-async def _drain(server: grpc.aio.Server, chassis: Chassis, health: Health, seconds: float) -> None:
+async def _drain(
+    server: grpc.aio.Server,
+    chassis: Chassis,
+    health: Health,
+    seconds: float,
+    before_streams_end: Hook | None,
+) -> None:
     _log.info("draining", in_flight=chassis.in_flight, seconds=seconds)
     await health.enter_graceful_shutdown()
     await asyncio.sleep(min(LAME_DUCK_SECONDS, seconds))
+    if before_streams_end is not None:
+        await before_streams_end()
     chassis.end_streams()
     await server.stop(seconds)
     _log.info("stopped")

@@ -19,13 +19,17 @@ from mesh.db import Database
 from mesh.migrate import migrate
 from mesh.server import Registration, run, serve
 from nft_svc.catalog import Catalog
+from nft_svc.census import Census
 from nft_svc.clients import GatewayClient
 from nft_svc.config import NftSettings
 from nft_svc.feed import Feed
-from nft_svc.orchestrator import Orchestrator, submission_queue
+from nft_svc.mint_requests import MintRequests
+from nft_svc.orchestrator import Orchestrator
 from nft_svc.reports import Reports
+from nft_svc.reverts import Reverts
 from nft_svc.rewards import Rewards
 from nft_svc.servicer import CallbackServicer, CatalogServicer, NftServicer, RewardServicer
+from nft_svc.submissions import submission_queue
 
 
 async def main() -> None:
@@ -48,7 +52,10 @@ async def main() -> None:
             worker.wake()
             feed.announce()
 
+        await enter(Census(database, queue, settings.census_interval))
         catalog = Catalog(database)
+        reverts = Reverts(database, catalog, queue, mints_queued)
+        requests = MintRequests(database, catalog, queue, mints_queued)
         rewards = await enter(Rewards(database, catalog, queue, mints_queued))
         await serve(
             settings,
@@ -56,12 +63,12 @@ async def main() -> None:
                 Registration(
                     rewards_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name,
                     rewards_pb2_grpc.add_RewardServiceServicer_to_server,
-                    RewardServicer(rewards),
+                    RewardServicer(rewards, reverts),
                 ),
                 Registration(
                     nft_pb2.DESCRIPTOR.services_by_name["NftService"].full_name,
                     nft_pb2_grpc.add_NftServiceServicer_to_server,
-                    NftServicer(database, feed),
+                    NftServicer(database, feed, requests),
                 ),
                 Registration(
                     catalog_pb2.DESCRIPTOR.services_by_name["NftCatalogService"].full_name,
@@ -75,6 +82,7 @@ async def main() -> None:
                 ),
             ],
             probes={"database": database.ping},
+            before_streams_end=feed.drain,
         )
 
 

@@ -13,7 +13,7 @@ from nft_svc.definitions import NftType, TypeState
 from nft_svc.errors import NftTypeArchived, UnknownCounter, UnknownNftType
 from nft_svc.metadata import item_content
 from nft_svc.mints import Mint
-from nft_svc.progress import Progress, advance
+from nft_svc.progress import Progress, advance, give, retreat, take_away
 
 Holder = tuple[str, str]
 """A user and the code of a type: what progress belongs to."""
@@ -37,6 +37,21 @@ class Reward:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """A badge given without progress."""
+
+    user_id: str
+    nft_type: str
+    reference: str
+    origin: Origin
+
+    @property
+    def holder(self) -> Holder:
+        """Who gets a badge of which type."""
+        return self.user_id, self.nft_type
+
+
+@dataclass(frozen=True, slots=True)
 class RewardOutcome:
     """What one reward changed, as in the contract."""
 
@@ -45,6 +60,16 @@ class RewardOutcome:
     level: int
     level_raised: bool
     mint_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevertOutcome:
+    """What taking one reward back changed, as in the contract."""
+
+    counter_value: int
+    nft_id: str | None
+    level: int
+    level_lowered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +83,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance to create or to bring to a level of its type."""
+    """An instance to create or to bring to a level of its type; level 0 has nothing left."""
 
     nft_id: str
     user_id: str
@@ -66,14 +91,14 @@ class Instance:
     level: int
 
 
-def admit(types: Mapping[str, NftType], reward: Reward) -> None:
+def admit(types: Mapping[str, NftType], reward: Reward | Grant) -> None:
     """Raises `UnknownNftType`, `NftTypeArchived` or `UnknownCounter` for a reward without aim."""
     nft_type = types.get(reward.nft_type)
     if nft_type is None:
         raise UnknownNftType(field="nft_type", nft_type=reward.nft_type)
     if nft_type.state is TypeState.ARCHIVED:
         raise NftTypeArchived(field="nft_type", nft_type=nft_type.code)
-    if reward.counter not in nft_type.counters:
+    if isinstance(reward, Reward) and reward.counter not in nft_type.counters:
         raise UnknownCounter(
             f"Type {nft_type.code} has no counter {reward.counter}; "
             f"it has {', '.join(nft_type.counters)}.",
@@ -86,7 +111,7 @@ def admit(types: Mapping[str, NftType], reward: Reward) -> None:
 class Accrual:
     """Applies admitted rewards to locked standings and gathers what is to be written.
 
-    `changed` holds the new standings, `created` and `raised` the instances by id, `mints` the mints
+    `changed` holds the new standings, `created` and `moved` the instances by id, `mints` the mints
     to queue, each with the origin of the reward that queued it, and `audit` a line per reward.
     """
 
@@ -103,15 +128,17 @@ class Accrual:
         self._new_id = new_id
         self.changed: dict[Holder, Standing] = {}
         self.created: dict[str, Instance] = {}
-        self.raised: dict[str, Instance] = {}
+        self.moved: dict[str, Instance] = {}
         self.mints: list[tuple[Mint, Origin]] = []
         self.audit: list[AuditEntry] = []
 
-    def apply(self, reward: Reward) -> RewardOutcome:
+    def apply(self, reward: Reward | Grant) -> RewardOutcome:
         """Applies one reward; raises `CounterOverflow`, and then changes nothing."""
-        before = self.changed.get(reward.holder) or self._standings[reward.holder]
-        nft_type = self._types[reward.nft_type]
-        progress = advance(before.progress, nft_type, reward.counter, reward.increment)
+        before, nft_type = self._standing(reward), self._types[reward.nft_type]
+        if isinstance(reward, Grant):
+            progress = give(before.progress)
+        else:
+            progress = advance(before.progress, nft_type, reward.counter, reward.increment)
         after = replace(before, progress=progress)
         mint = None
         if raised := progress.level > before.progress.level:
@@ -122,29 +149,48 @@ class Accrual:
                 after = replace(after, minted=True)
         self.changed[reward.holder] = after
         outcome = RewardOutcome(
-            counter_value=progress.counters[reward.counter],
+            counter_value=_value(progress, reward),
             nft_id=after.nft_id,
             level=progress.level,
             level_raised=raised,
             mint_id=mint.mint_id if mint else None,
         )
-        self.audit.append(_entry(reward, before, outcome))
+        self.audit.append(_entry("apply", reward, before, after, outcome.mint_id))
         return outcome
 
-    def _bring_to_level(self, standing: Standing, nft_type: NftType, reward: Reward) -> Standing:
+    def revert(self, reward: Reward | Grant) -> RevertOutcome:
+        """Takes back a reward that was applied."""
+        before, nft_type = self._standing(reward), self._types[reward.nft_type]
+        if isinstance(reward, Grant):
+            progress = take_away(before.progress, nft_type)
+        else:
+            progress = retreat(before.progress, nft_type, reward.counter, reward.increment)
+        after = replace(before, progress=progress)
+        if lowered := progress.level < before.progress.level:
+            after = self._bring_to_level(after, nft_type, reward)
+        self.changed[reward.holder] = after
+        self.audit.append(_entry("revert", reward, before, after, None))
+        return RevertOutcome(_value(progress, reward), after.nft_id, progress.level, lowered)
+
+    def _standing(self, reward: Reward | Grant) -> Standing:
+        return self.changed.get(reward.holder) or self._standings[reward.holder]
+
+    def _bring_to_level(
+        self, standing: Standing, nft_type: NftType, reward: Reward | Grant
+    ) -> Standing:
         nft_id = standing.nft_id or self._new_id()
         instance = Instance(nft_id, reward.user_id, nft_type, standing.progress.level)
         is_new = standing.nft_id is None or nft_id in self.created
-        (self.created if is_new else self.raised)[nft_id] = instance
+        (self.created if is_new else self.moved)[nft_id] = instance
         return replace(standing, nft_id=nft_id)
 
-    def _queue_mint(self, standing: Standing, nft_type: NftType, reward: Reward) -> Mint:
+    def _queue_mint(self, standing: Standing, nft_type: NftType, reward: Reward | Grant) -> Mint:
         mint = Mint(
             mint_id=self._new_id(),
             nft_id=standing.nft_id or "",
             user_id=reward.user_id,
             nft_type=nft_type.code,
-            content=item_content(nft_type, nft_type.levels[standing.progress.level - 1]),
+            content=item_content(nft_type, nft_type.rule(standing.progress.level)),
             create_time=self._now,
             update_time=self._now,
         )
@@ -152,21 +198,29 @@ class Accrual:
         return mint
 
 
-def _entry(reward: Reward, before: Standing, outcome: RewardOutcome) -> AuditEntry:
-    was = before.progress
-    after = {"counter": reward.counter, "value": outcome.counter_value, "level": outcome.level}
-    if outcome.mint_id:
-        after["mint_id"] = outcome.mint_id
+def _value(progress: Progress, reward: Reward | Grant) -> int:
+    return progress.counters.get(reward.counter, 0) if isinstance(reward, Reward) else 0
+
+
+def _entry(
+    verb: str, reward: Reward | Grant, before: Standing, after: Standing, mint_id: str | None
+) -> AuditEntry:
+    told = _told(after, reward)
     return AuditEntry(
         origin=reward.origin,
-        action="reward.apply",
+        action=f"{'reward' if isinstance(reward, Reward) else 'grant'}.{verb}",
         subject=f"progress/{reward.nft_type}",
         user_id=reward.user_id,
-        before={
-            "counter": reward.counter,
-            "value": was.counters.get(reward.counter, 0),
-            "level": was.level,
-        },
-        after=after,
+        before=_told(before, reward),
+        after={**told, "mint_id": mint_id} if mint_id else told,
         reference=reward.reference,
+        nft_id=after.nft_id,
     )
+
+
+def _told(standing: Standing, reward: Reward | Grant) -> dict[str, str | int]:
+    progress = standing.progress
+    if isinstance(reward, Grant):
+        return {"grants": progress.grants, "level": progress.level}
+    value = _value(progress, reward)
+    return {"counter": reward.counter, "value": value, "level": progress.level}

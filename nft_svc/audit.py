@@ -24,7 +24,7 @@ class AuditEntry:
     """One line of the audit log.
 
     `subject` is `<kind>/<id>`: `nft_type/explorer`, `progress/explorer`, `mint/<mint_id>`; `before`
-    and `after` hold what changed, None where there was nothing.
+    and `after` hold what changed, None where there was nothing; `nft_id` is the instance concerned.
     """
 
     origin: Origin
@@ -34,3 +34,4 @@ class AuditEntry:
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
     reference: str = ""
+    nft_id: str | None = None

@@ -1,22 +1,27 @@
 """The catalogue of badge types: authors change it, rewards read it from memory."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from go2asia.nft.v1 import catalog_pb2
 from google.protobuf.json_format import MessageToDict
 
 from mesh.db import Connection, Database
-from mesh.errors import RequestIdReused
-from mesh.idempotency import Key, recall, remember
+from mesh.idempotency import Key, remember
 from nft_svc import convert
 from nft_svc.audit import AuditEntry, Origin
-from nft_svc.definitions import NftType, check_levels
-from nft_svc.errors import EtagMismatch, NftTypeExists, UnknownNftType
+from nft_svc.definitions import NftType, TypeState, check_levels
+from nft_svc.errors import EtagMismatch, NftTypeArchived, NftTypeExists, UnknownNftType
 from nft_svc.metadata import check_metadata, check_schema, item_content
+from nft_svc.progress import reached
 from nft_svc.store import audit
 from nft_svc.store import catalog as store
+from nft_svc.store.requests import recall_one
 from nft_svc.tables import idempotency_keys
+
+# Users looked at in one call of a preview, and in one statement of it.
+EXAMINED = 10_000
+PREVIEW_PAGE = 1_000
 
 
 def check(nft_type: NftType) -> None:
@@ -30,6 +35,25 @@ def check(nft_type: NftType) -> None:
     for rule in nft_type.levels:
         check_metadata(nft_type, rule)
         item_content(nft_type, rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A user whose `level` is not the one `due` under a definition."""
+
+    user_id: str
+    nft_id: str | None
+    level: int
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The shifts among `examined` users; `last` is where to go on, None at the end."""
+
+    shifts: Sequence[Shift]
+    examined: int
+    last: str | None
 
 
 class Catalog:
@@ -68,7 +92,7 @@ class Catalog:
     ) -> catalog_pb2.NftType:
         """Replaces the version that `etag` names.
 
-        Raises `UnknownNftType`, `EtagMismatch` and what `check` raises.
+        Raises `UnknownNftType`, `NftTypeArchived`, `EtagMismatch` and what `check` raises.
         """
         check(nft_type)
 
@@ -76,16 +100,50 @@ class Catalog:
             await store.lock(connection)
             if known := await _recall(connection, key):
                 return known
-            before = (await store.load(connection, [nft_type.code])).get(nft_type.code)
-            if before is None:
-                raise UnknownNftType(field="nft_type.code", nft_type=nft_type.code)
-            if before.etag != etag:
-                raise EtagMismatch(field="nft_type.etag", nft_type=nft_type.code, etag=before.etag)
+            before = await _current(connection, nft_type.code, etag, "nft_type.")
             after = replace(nft_type, version=before.version + 1, state=before.state)
             await store.replace(connection, after)
             return await _conclude(connection, key, before, after, origin)
 
         return await self._database.run(work)
+
+    async def archive(self, key: Key, code: str, etag: str, origin: Origin) -> catalog_pb2.NftType:
+        """Closes a type for good; raises `UnknownNftType`, `NftTypeArchived`, `EtagMismatch`."""
+
+        async def work(connection: Connection) -> catalog_pb2.NftType:
+            await store.lock(connection)
+            if known := await _recall(connection, key):
+                return known
+            before = await _current(connection, code, etag)
+            after = replace(before, version=before.version + 1, state=TypeState.ARCHIVED)
+            await store.replace(connection, after)
+            return await _conclude(connection, key, before, after, origin)
+
+        return await self._database.run(work)
+
+    async def preview(self, nft_type: NftType, etag: str, after: str, limit: int) -> Preview:
+        """Whom a definition would touch, of the users behind `after`; raises what `update` does.
+
+        Examines no more than `EXAMINED` users, so it may stop before `limit` people are found.
+        """
+        check(nft_type)
+        shifts: list[Shift] = []
+        examined, more = 0, True
+        async with self._database.transaction(
+            read_only=True, isolation="REPEATABLE READ"
+        ) as connection:
+            await _current(connection, nft_type.code, etag, "nft_type.")
+            while more and examined < EXAMINED and len(shifts) < limit:
+                rows = await store.progress(connection, nft_type.code, after, PREVIEW_PAGE)
+                for user_id, nft_id, progress in rows:
+                    after, examined = user_id, examined + 1
+                    due = reached(nft_type, progress)
+                    if due != progress.level:
+                        shifts.append(Shift(user_id, nft_id, progress.level, due))
+                    if len(shifts) == limit:
+                        break
+                more = len(rows) == PREVIEW_PAGE or len(shifts) == limit
+        return Preview(shifts, examined, after if more else None)
 
     async def get(self, code: str) -> NftType:
         """One type; raises `UnknownNftType`."""
@@ -104,10 +162,27 @@ class Catalog:
             return list((await store.load(connection, codes)).values())
 
 
+async def _current(connection: Connection, code: str, etag: str, parent: str = "") -> NftType:
+    """The version of a type that `etag` names; errors name fields below `parent`."""
+    known = (await store.load(connection, [code])).get(code)
+    if known is None:
+        raise UnknownNftType(field=f"{parent}code", nft_type=code)
+    if known.state is TypeState.ARCHIVED:
+        raise NftTypeArchived(field=f"{parent}code", nft_type=code)
+    if known.etag != etag:
+        raise EtagMismatch(field=f"{parent}etag", nft_type=code, etag=known.etag)
+    return known
+
+
+def _action(before: NftType | None, after: NftType) -> str:
+    if before is None:
+        return "nft_type.create"
+    archived = after.state is TypeState.ARCHIVED
+    return "nft_type.archive" if archived else "nft_type.update"
+
+
 async def _recall(connection: Connection, key: Key) -> catalog_pb2.NftType | None:
-    known = (await recall(connection, idempotency_keys, [key])).get(key)
-    if isinstance(known, RequestIdReused):
-        raise known
+    known = await recall_one(connection, key)
     return None if known is None else catalog_pb2.NftType.FromString(known)
 
 
@@ -117,7 +192,7 @@ async def _conclude(
     message = convert.nft_type_message(after)
     entry = AuditEntry(
         origin=origin,
-        action="nft_type.update" if before else "nft_type.create",
+        action=_action(before, after),
         subject=f"nft_type/{after.code}",
         user_id=None,
         before=MessageToDict(convert.nft_type_message(before)) if before else None,

@@ -30,6 +30,15 @@ class NftSettings(ServiceSettings):
         default=168, gt=0, description="hours after which changes leave the feed"
     )
 
+    census_seconds: float = Field(
+        default=15, gt=0, description="between two counts of the mints under way, for the metrics"
+    )
+
+    @property
+    def census_interval(self) -> timedelta:
+        """The time between two counts."""
+        return timedelta(seconds=self.census_seconds)
+
     @property
     def feed_limits(self) -> FeedLimits:
         """What watchers may cost."""

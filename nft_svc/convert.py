@@ -8,7 +8,7 @@ from go2asia.nft.v1 import callbacks_pb2, catalog_pb2, nft_pb2, rewards_pb2
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
-from nft_svc.accrual import Reward, RewardOutcome
+from nft_svc.accrual import Grant, RevertOutcome, Reward, RewardOutcome
 from nft_svc.audit import Origin
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
 from nft_svc.metadata import ItemContent
@@ -41,14 +41,43 @@ def reward(message: rewards_pb2.ApplyRewardRequest, origin: Origin) -> Reward:
     )
 
 
-def reward_outcome(outcome: RewardOutcome) -> rewards_pb2.RewardOutcome:
-    """A reward's outcome on the wire."""
+def grant(message: rewards_pb2.GrantNftRequest, origin: Origin) -> Grant:
+    """The badge that a request gives."""
+    return Grant(message.user_id, message.nft_type, message.reference, origin)
+
+
+def reward_given(
+    outcome: rewards_pb2.RewardOutcome, reference: str, origin: Origin
+) -> Reward | Grant:
+    """What was applied with that outcome, to be taken back by `origin` with a reference."""
+    user_id, nft_type = outcome.user_id, outcome.nft_type
+    if not outcome.counter:
+        return Grant(user_id, nft_type, reference, origin)
+    return Reward(user_id, nft_type, outcome.counter, outcome.increment, reference, origin)
+
+
+def reward_outcome(outcome: RewardOutcome, given: Reward | Grant) -> rewards_pb2.RewardOutcome:
+    """A reward's outcome on the wire; it tells all that taking the reward back needs to know."""
     return rewards_pb2.RewardOutcome(
         counter_value=outcome.counter_value,
         nft_id=outcome.nft_id or "",
         level=outcome.level,
         level_raised=outcome.level_raised,
         mint_id=outcome.mint_id or "",
+        user_id=given.user_id,
+        nft_type=given.nft_type,
+        counter=given.counter if isinstance(given, Reward) else "",
+        increment=given.increment if isinstance(given, Reward) else 0,
+    )
+
+
+def revert_outcome(outcome: RevertOutcome) -> rewards_pb2.RevertOutcome:
+    """What taking a reward back changed, on the wire."""
+    return rewards_pb2.RevertOutcome(
+        counter_value=outcome.counter_value,
+        nft_id=outcome.nft_id or "",
+        level=outcome.level,
+        level_lowered=outcome.level_lowered,
     )
 
 
@@ -103,8 +132,37 @@ def nft_type_message(known: NftType) -> catalog_pb2.NftType:
 def progress(user_id: str, code: str, known: Progress) -> nft_pb2.Progress:
     """Progress on the wire."""
     return nft_pb2.Progress(
-        user_id=user_id, nft_type=code, counters=known.counters, level=known.level
+        user_id=user_id,
+        nft_type=code,
+        counters=known.counters,
+        level=known.level,
+        grants=known.grants,
     )
+
+
+def progress_row(row: Mapping[Any, Any]) -> nft_pb2.Progress:
+    """Progress, as `store.reads` returns it, on the wire."""
+    known = Progress(row["counters"], row["level"], row["grants"])
+    return progress(row["user_id"], row["nft_type"], known)
+
+
+def audit_entry(row: Mapping[Any, Any]) -> nft_pb2.AuditEntry:
+    """A line of the audit log, as `store.reads` returns it, on the wire."""
+    message = nft_pb2.AuditEntry(
+        entry_id=row["entry_id"],
+        actor=row["actor"],
+        action=row["action"],
+        subject=row["subject"],
+        user_id=row["user_id"] or "",
+        nft_id=row["nft_id"] or "",
+        before=None if row["before"] is None else struct(row["before"]),
+        after=None if row["after"] is None else struct(row["after"]),
+        reference=row["reference"],
+        request_id=row["request_id"] or "",
+        trace_id=row["trace_id"] or "",
+    )
+    message.time.FromDatetime(row["time"])
+    return message
 
 
 def nft(row: Mapping[Any, Any]) -> nft_pb2.Nft:
@@ -145,6 +203,7 @@ def mint(known: Mint) -> nft_pb2.Mint:
         operation_id=known.operation_id or "",
         failure_reason=known.failure_reason,
         retryable=known.retryable,
+        retry_of=known.retry_of or "",
     )
     if known.location is not None:
         message.location.collection_address = known.location.collection_address

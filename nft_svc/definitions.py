@@ -64,6 +64,10 @@ class NftType:
         """Changes with every version; opaque to clients."""
         return f'"{self.version}"'
 
+    def rule(self, level: int) -> LevelRule:
+        """What a holder at `level` has; the highest there is, if the type has fewer levels now."""
+        return self.levels[min(level, len(self.levels)) - 1]
+
     def auto_mints(self, *, above: int, upto: int) -> bool:
         """Whether a rise from level `above` to `upto` reaches or passes an auto-mint level."""
         return self.onchain_policy is OnchainPolicy.AUTO and any(

@@ -91,6 +91,55 @@ class MintNotFound(NftError):
     reason = "MINT_NOT_FOUND"
 
 
+class MintingNotOffered(NftError):
+    """Badges of this type never go on chain (policy NONE); ask for one of another type."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "MINTING_NOT_OFFERED"
+
+
+class NotTheOwner(NftError):
+    """It belongs to another user; name one of the user's own."""
+
+    kind = Kind.PERMISSION_DENIED
+    reason = "NOT_THE_OWNER"
+
+
+class MintExists(NftError):
+    """The instance has a mint that is alive or finalised; follow that one."""
+
+    kind = Kind.ALREADY_EXISTS
+    reason = "MINT_EXISTS"
+
+
+class MintNotRetryable(NftError):
+    """Only a mint that failed for a passing reason is retried; see its state and failure_reason."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "MINT_NOT_RETRYABLE"
+
+
+class MintHandedOver(NftError):
+    """The Gateway has this mint, or may have it; follow it to its end instead."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "MINT_HANDED_OVER"
+
+
+class MintEnded(NftError):
+    """The mint has ended and cannot be called off any more; see its state."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "MINT_ENDED"
+
+
+class LevelTakenBack(NftError):
+    """What the instance was earned with was taken back; it can be minted once earned again."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "LEVEL_TAKEN_BACK"
+
+
 class ResumeTokenInvalid(NftError):
     """The resume token is malformed or belongs to another target; open a stream without one."""
 

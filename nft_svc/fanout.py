@@ -91,12 +91,18 @@ class Fanout:
         self._by_age: OrderedDict[Stream, None] = OrderedDict()
         self._by_user: dict[str, OrderedDict[Stream, None]] = {}
         self._by_target: dict[Target, set[Stream]] = {}
+        self._draining = False
 
     def __len__(self) -> int:
         return len(self._by_age)
 
     def open(self, target: Target, user_id: str) -> Stream:
-        """A new stream; makes room by closing the oldest, of the user or of all."""
+        """A new stream; makes room by closing the oldest, of the user or of all.
+
+        Raises `Draining` after `drain`.
+        """
+        if self._draining:
+            raise Draining
         of_user = self._by_user.get(user_id, OrderedDict())
         if len(of_user) >= self._limits.streams_per_user:
             self._evict(next(iter(of_user)), self._limits.streams_per_user)
@@ -133,7 +139,8 @@ class Fanout:
                     self._close(slow, ReaderTooSlow())
 
     def drain(self) -> None:
-        """Closes all streams with `Draining`."""
+        """Closes all streams with `Draining`, and opens no more."""
+        self._draining = True
         for stream in list(self._by_age):
             self._close(stream, Draining())
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from go2asia.nft.v1 import nft_pb2
+from opentelemetry.metrics import Observation
 
 from mesh.db import Connection, Database
 from mesh.errors import MeshError, Unavailable
@@ -28,6 +29,7 @@ MAX_SNAPSHOT = 1_000
 PAGE = 500
 POLL_SECONDS = 1.0
 START_SECONDS = 2.0
+FAREWELL_SECONDS = 1.0
 TRIM_SECONDS = 600.0
 TRIM_PAGE = 10_000
 Message = nft_pb2.WatchMintStatusResponse
@@ -63,6 +65,15 @@ class Feed:
         self._position = 0
         self._written = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._watchers = 0  # streams being served, also those that were closed and not yet told
+        self._unwatched = asyncio.Event()
+        self._unwatched.set()
+        meter.create_observable_gauge(
+            "nft.feed.streams",
+            callbacks=[lambda _: [Observation(self._watchers)]],
+            unit="{stream}",
+            description="Open streams of WatchMintStatus on this process.",
+        )
 
     async def __aenter__(self) -> Self:
         await self._notifications.__aenter__()
@@ -82,6 +93,13 @@ class Feed:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._notifications.__aexit__(kind, error, trace)
 
+    async def drain(self) -> None:
+        """Closes all streams with `Draining`, and leaves them a moment to say so."""
+        self._fanout.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._unwatched.wait()
+
     def announce(self) -> None:
         """Says that changes were committed: soon one NOTIFY wakes the readers of all replicas."""
         self._written.set()
@@ -95,10 +113,15 @@ class Feed:
         tokens = await self._begun()
         position = tokens.open(target, resume_token) if resume_token else None
         stream = self._fanout.open(target, await self._owner(target))
+        self._watchers += 1
+        self._unwatched.clear()
         try:
             async for message in self._messages(tokens, stream, position):
                 yield message
         finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._unwatched.set()
             self._fanout.release(stream)
 
     async def _messages(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, StrEnum, auto
 
+from nft_svc.errors import MintEnded, MintHandedOver, MintNotRetryable
 from nft_svc.metadata import ItemContent
 
 
@@ -74,7 +75,8 @@ class Mint:
     """One minting of one instance.
 
     `version` counts the changes of this record; `operation_version` is the version of the
-    Gateway's operation that it reflects, 0 before the first report.
+    Gateway's operation that it reflects, 0 before the first report. `retry_of` is the failed mint
+    of the same instance that this one retries.
     """
 
     mint_id: str
@@ -91,6 +93,7 @@ class Mint:
     location: Location | None = None
     failure_reason: str = ""
     retryable: bool = False
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,30 @@ def refuse(mint: Mint, reason: str, now: datetime) -> Change | None:
         retryable=False,
         update_time=now,
     )
+    return Change(after, mint.state)
+
+
+def check_retryable(mint: Mint) -> None:
+    """Raises `MintNotRetryable` unless the mint failed for a reason that may pass."""
+    if mint.state is not MintState.FAILED or not mint.retryable:
+        raise MintNotRetryable(
+            field="mint_id",
+            mint_id=mint.mint_id,
+            state=mint.state,
+            failure_reason=mint.failure_reason,
+        )
+
+
+def cancel(mint: Mint, now: datetime) -> Change:
+    """The mint called off, if nobody tried to hand it over yet: that the caller has made sure of.
+
+    Raises `MintEnded`, or `MintHandedOver` when the Gateway has reported of it.
+    """
+    if not STEPS[mint.state]:
+        raise MintEnded(field="mint_id", mint_id=mint.mint_id, state=mint.state)
+    if mint.operation_id is not None or mint.state is not MintState.QUEUED:
+        raise MintHandedOver(field="mint_id", mint_id=mint.mint_id, state=mint.state)
+    after = replace(mint, state=MintState.CANCELLED, version=mint.version + 1, update_time=now)
     return Change(after, mint.state)
 
 

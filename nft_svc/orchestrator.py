@@ -5,7 +5,6 @@ report like any other: if a callback with a higher version came first, that one 
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Protocol
 
 from go2asia.gateway.v1 import minting_pb2
@@ -13,17 +12,14 @@ from go2asia.gateway.v1 import minting_pb2
 from mesh.breaker import Breaker
 from mesh.db import Connection, Database
 from mesh.errors import Kind, MeshError
-from mesh.outbox import Backoff, Claim, Dead, Done, Outcome, Queue, Retry, Settlement
+from mesh.outbox import Claim, Dead, Done, Outcome, Queue, Retry, Settlement
 from mesh.telemetry import logger
 from mesh.worker import Worker
 from nft_svc import convert
 from nft_svc.audit import Origin
 from nft_svc.reports import News, Refusal, Reports
-from nft_svc.rewards import LANE
-from nft_svc.tables import submissions
+from nft_svc.submissions import LANE
 
-# Longer than the whole retry budget of one call, so that no other replica repeats it meanwhile.
-LEASE = timedelta(seconds=90)
 ACTOR = "nft/orchestrator"
 # These judge the order itself; anything else judges us, the peer, or the moment.
 _FINAL = frozenset(
@@ -45,16 +41,6 @@ class Gateway(Protocol):
         self, orders: Sequence[minting_pb2.MintOrder]
     ) -> Sequence[minting_pb2.Operation | MeshError]:
         """For each order its operation or why it was refused; raises if the call failed."""
-
-
-def submission_queue() -> Queue:
-    """The outbox of mints on their way to the Gateway; transient failures are retried for ever."""
-    return Queue(
-        submissions,
-        lease=LEASE,
-        max_attempts=None,
-        backoff=Backoff(first=timedelta(seconds=1), cap=timedelta(minutes=1)),
-    )
 
 
 class Orchestrator:

@@ -142,4 +142,5 @@ def _audit_entry(change: Change, origin: Origin) -> AuditEntry:
         before={"state": change.previous},
         after=after,
         reference=mint.operation_id or "",
+        nft_id=mint.nft_id,
     )

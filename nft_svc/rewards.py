@@ -12,29 +12,28 @@ from mesh.clock import new_id
 from mesh.db import Connection, Database
 from mesh.errors import RequestIdReused
 from mesh.idempotency import Key, recall, remember
-from mesh.outbox import Queue, Work
+from mesh.outbox import Queue
 from nft_svc import convert
-from nft_svc.accrual import Accrual, Holder, Reward, Standing, admit
-from nft_svc.audit import AuditEntry, Origin
+from nft_svc.accrual import Accrual, Grant, Holder, Reward, Standing, admit
 from nft_svc.catalog import Catalog
 from nft_svc.definitions import NftType
 from nft_svc.errors import CounterOverflow, NftError
 from nft_svc.feed import entry
-from nft_svc.mints import Change, Mint
+from nft_svc.mints import Change
 from nft_svc.store import audit, feed, mints
 from nft_svc.store import rewards as store
+from nft_svc.submissions import queue_mints
 from nft_svc.tables import idempotency_keys
 
-LANE = "mint"
 Result = rewards_pb2.RewardOutcome | Exception
 
 
 @dataclass(frozen=True, slots=True)
 class RewardRequest:
-    """A reward under its idempotency key."""
+    """A reward or a grant under its idempotency key; both share one space of request ids."""
 
     key: Key
-    reward: Reward
+    reward: Reward | Grant
 
 
 class Rewards:
@@ -111,21 +110,16 @@ class Rewards:
         return answers, bool(accrual.mints)
 
     async def _store(self, connection: Connection, accrual: Accrual) -> None:
-        await store.write_progress(connection, accrual.changed)
-        await store.create_instances(connection, list(accrual.created.values()))
-        await store.raise_instances(connection, list(accrual.raised.values()))
-        await audit.write(connection, accrual.audit)
-        if accrual.mints:
-            await mints.insert(connection, [mint for mint, _ in accrual.mints])
-            await audit.write(connection, [_queue_entry(*pair) for pair in accrual.mints])
-            works = [submission(mint, origin.traceparent) for mint, origin in accrual.mints]
-            await self._submissions.enqueue(connection, works)
+        await write(connection, accrual)
+        await queue_mints(connection, self._submissions, accrual.mints)
 
 
-def submission(mint: Mint, traceparent: str | None) -> Work:
-    """A mint as work for the orchestrator: the order, ready to send, in its reward's trace."""
-    order = convert.mint_order(mint.content, mint.mint_id, mint.user_id)
-    return Work(mint.mint_id, LANE, order.SerializeToString(), traceparent=traceparent)
+async def write(connection: Connection, accrual: Accrual) -> None:
+    """Writes what an accrual gathered, its mints aside."""
+    await store.write_progress(connection, accrual.changed)
+    await store.create_instances(connection, list(accrual.created.values()))
+    await store.move_instances(connection, list(accrual.moved.values()))
+    await audit.write(connection, accrual.audit)
 
 
 async def _remembered(
@@ -184,21 +178,10 @@ def _apply(
             answers[key] = RequestIdReused(request_id=key.request_id)
             continue
         try:
-            outcome = convert.reward_outcome(accrual.apply(request.reward))
+            outcome = convert.reward_outcome(accrual.apply(request.reward), request.reward)
         except CounterOverflow as refusal:
             answers[key] = refusal
             continue
         answers[key] = outcome
         effects[key.scope, key.request_id] = key, outcome.SerializeToString()
     return list(effects.values())
-
-
-def _queue_entry(mint: Mint, origin: Origin) -> AuditEntry:
-    return AuditEntry(
-        origin=origin,
-        action="mint.queue",
-        subject=f"mint/{mint.mint_id}",
-        user_id=mint.user_id,
-        before=None,
-        after={"state": mint.state, "nft_id": mint.nft_id},
-    )

@@ -30,15 +30,23 @@ from nft_svc.audit import Origin
 from nft_svc.catalog import Catalog
 from nft_svc.errors import MintNotFound, NftNotFound
 from nft_svc.feed import Feed
+from nft_svc.mint_requests import MintRequests
 from nft_svc.reports import News, Reports
+from nft_svc.reverts import Reverts
 from nft_svc.rewards import RewardRequest, Rewards
 from nft_svc.store import reads
 
 Context = grpc.aio.ServicerContext[Any, Any]
+GIVING = "ApplyReward"
+"""The space of request ids that all methods share which give something."""
 
 
 def _key(method: str, request: Message, request_id: str) -> Key:
-    return Key(f"{caller()}:{method}", request_id, fingerprint(request))
+    return Key(_scope(method), request_id, fingerprint(request))
+
+
+def _scope(method: str) -> str:
+    return f"{caller()}:{method}"
 
 
 def _origin(request_id: str | None) -> Origin:
@@ -50,10 +58,11 @@ def _item_error(error: Exception) -> item_error_pb2.ItemError:
 
 
 class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
-    """Where Connect sends rewards; a request id means the same in both methods."""
+    """Where Connect sends rewards; a request id means the same in all methods that give."""
 
-    def __init__(self, rewards: Rewards) -> None:
+    def __init__(self, rewards: Rewards, reverts: Reverts) -> None:
         self._rewards = rewards
+        self._reverts = reverts
 
     async def ApplyReward(
         self, request: rewards_pb2.ApplyRewardRequest, context: Context
@@ -80,8 +89,28 @@ class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
                 result.outcome.CopyFrom(answer)
         return rewards_pb2.BatchApplyRewardsResponse(results=results)
 
+    async def GrantNft(
+        self, request: rewards_pb2.GrantNftRequest, context: Context
+    ) -> rewards_pb2.GrantNftResponse:
+        key = _key(GIVING, request, request.request_id)
+        grant = convert.grant(request, _origin(request.request_id))
+        outcome = await self._rewards.apply(RewardRequest(key, grant))
+        return rewards_pb2.GrantNftResponse(outcome=outcome)
+
+    async def RevertReward(
+        self, request: rewards_pb2.RevertRewardRequest, context: Context
+    ) -> rewards_pb2.RevertRewardResponse:
+        outcome = await self._reverts.revert(
+            _key("RevertReward", request, request.request_id),
+            _scope(GIVING),
+            request.original_request_id,
+            request.reference,
+            _origin(request.request_id),
+        )
+        return rewards_pb2.RevertRewardResponse(outcome=outcome)
+
     def _request(self, request: rewards_pb2.ApplyRewardRequest) -> RewardRequest:
-        key = _key("ApplyReward", request, request.request_id)
+        key = _key(GIVING, request, request.request_id)
         return RewardRequest(key, convert.reward(request, _origin(request.request_id)))
 
 
@@ -111,6 +140,38 @@ class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):
             _origin(request.request_id),
         )
         return catalog_pb2.UpdateNftTypeResponse(nft_type=updated)
+
+    async def ArchiveNftType(
+        self, request: catalog_pb2.ArchiveNftTypeRequest, context: Context
+    ) -> catalog_pb2.ArchiveNftTypeResponse:
+        archived = await self._catalog.archive(
+            _key("ArchiveNftType", request, request.request_id),
+            request.code,
+            request.etag,
+            _origin(request.request_id),
+        )
+        return catalog_pb2.ArchiveNftTypeResponse(nft_type=archived)
+
+    async def PreviewNftType(
+        self, request: catalog_pb2.PreviewNftTypeRequest, context: Context
+    ) -> catalog_pb2.PreviewNftTypeResponse:
+        page = open_page(request)
+        after = str(page.after[0]) if page.after else ""
+        changed = convert.nft_type(request.nft_type)
+        found = await self._catalog.preview(changed, request.nft_type.etag, after, page.size)
+        return catalog_pb2.PreviewNftTypeResponse(
+            shifts=[
+                catalog_pb2.LevelShift(
+                    user_id=shift.user_id,
+                    nft_id=shift.nft_id or "",
+                    level=shift.level,
+                    level_due=shift.due,
+                )
+                for shift in found.shifts
+            ],
+            examined=found.examined,
+            next_page_token=next_token(request, (found.last,)) if found.last else "",
+        )
 
     async def GetNftType(
         self, request: catalog_pb2.GetNftTypeRequest, context: Context
@@ -147,11 +208,45 @@ class CallbackServicer(callbacks_pb2_grpc.MintCallbackServiceServicer):
 
 
 class NftServicer(nft_pb2_grpc.NftServiceServicer):
-    """Reads and streams."""
+    """What people read, stream, and ask of their mints."""
 
-    def __init__(self, database: Database, feed: Feed) -> None:
+    def __init__(self, database: Database, feed: Feed, requests: MintRequests) -> None:
         self._database = database
         self._feed = feed
+        self._requests = requests
+
+    async def RequestMint(
+        self, request: nft_pb2.RequestMintRequest, context: Context
+    ) -> nft_pb2.RequestMintResponse:
+        mint = await self._requests.request(
+            _key("RequestMint", request, request.request_id),
+            request.user_id,
+            request.nft_id.lower(),
+            _origin(request.request_id),
+        )
+        return nft_pb2.RequestMintResponse(mint=mint)
+
+    async def RetryMint(
+        self, request: nft_pb2.RetryMintRequest, context: Context
+    ) -> nft_pb2.RetryMintResponse:
+        mint = await self._requests.retry(
+            _key("RetryMint", request, request.request_id),
+            request.user_id,
+            request.mint_id.lower(),
+            _origin(request.request_id),
+        )
+        return nft_pb2.RetryMintResponse(mint=mint)
+
+    async def CancelMint(
+        self, request: nft_pb2.CancelMintRequest, context: Context
+    ) -> nft_pb2.CancelMintResponse:
+        mint = await self._requests.cancel(
+            _key("CancelMint", request, request.request_id),
+            request.user_id,
+            request.mint_id.lower(),
+            _origin(request.request_id),
+        )
+        return nft_pb2.CancelMintResponse(mint=mint)
 
     async def GetNft(
         self, request: nft_pb2.GetNftRequest, context: Context
@@ -184,6 +279,38 @@ class NftServicer(nft_pb2_grpc.NftServiceServicer):
             found = await reads.progress(connection, request.user_id, request.nft_type)
         return nft_pb2.GetProgressResponse(
             progress=convert.progress(request.user_id, request.nft_type, found)
+        )
+
+    async def ListProgress(
+        self, request: nft_pb2.ListProgressRequest, context: Context
+    ) -> nft_pb2.ListProgressResponse:
+        page = open_page(request)
+        after = (str(page.after[0]), str(page.after[1])) if page.after else None
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.progress_page(
+                connection, request.user_id, request.nft_type, after, page.size
+            )
+        last = found[-1] if len(found) == page.size else None
+        return nft_pb2.ListProgressResponse(
+            progress=[convert.progress_row(row) for row in found],
+            next_page_token=next_token(request, (last["user_id"], last["nft_type"]))
+            if last
+            else "",
+        )
+
+    async def ListAuditLog(
+        self, request: nft_pb2.ListAuditLogRequest, context: Context
+    ) -> nft_pb2.ListAuditLogResponse:
+        page = open_page(request)
+        before = int(page.after[0]) if page.after else None
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.audit_log(
+                connection, request.user_id, request.nft_id, request.action, before, page.size
+            )
+        last = found[-1]["entry_id"] if len(found) == page.size else None
+        return nft_pb2.ListAuditLogResponse(
+            entries=[convert.audit_entry(row) for row in found],
+            next_page_token=next_token(request, (last,)) if last else "",
         )
 
     async def GetMint(

@@ -84,6 +84,8 @@ progress = Table(
     Column("counters", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("level", Integer, nullable=False, server_default=text("0")),
     Column("nft_id", Uuid(as_uuid=False)),
+    Column("grants", Integer, nullable=False, server_default=text("0")),
+    Index("nft_progress_of_type", "nft_type", "user_id"),
     postgresql_with={"fillfactor": 70},
 )
 
@@ -97,7 +99,7 @@ instances = Table(
     Column("metadata", JSONB, nullable=False),
     Column("create_time", Moment, nullable=False),
     Column("update_time", Moment, nullable=False),
-    CheckConstraint("level >= 1", name="level"),
+    CheckConstraint("level >= 0", name="level"),
     UniqueConstraint("user_id", "nft_type"),
 )
 
@@ -119,6 +121,7 @@ mint_queue = Table(
     Column("owner_address", Text),
     Column("failure_reason", Text, nullable=False, server_default=text("''")),
     Column("retryable", Boolean, nullable=False, server_default=text("false")),
+    Column("retry_of", Uuid(as_uuid=False)),
     Column("create_time", Moment, nullable=False),
     Column("update_time", Moment, nullable=False),
     Index("nft_mint_queue_one_per_instance", "nft_id", unique=True, postgresql_where=ALIVE_OR_DONE),
@@ -141,7 +144,14 @@ audit_log = Table(
     Column("reference", Text, nullable=False),
     Column("request_id", Text),
     Column("trace_id", Text),
-    Index("nft_audit_log_of_subject", "subject", "entry_id"),
+    Column("nft_id", Uuid(as_uuid=False)),
+    Index("nft_audit_log_of_user", "user_id", "entry_id"),
+    Index(
+        "nft_audit_log_of_nft",
+        *("nft_id", "entry_id"),
+        postgresql_where=text("nft_id IS NOT NULL"),
+    ),
+    Index("nft_audit_log_of_action", "action", "entry_id"),
 )
 
 # One row; locked last in every transaction that writes to the feed, so that positions are dense and

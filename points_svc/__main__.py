@@ -9,6 +9,7 @@ from mesh.server import Registration, run, serve
 from points_svc.config import PointsSettings
 from points_svc.posting import Desk
 from points_svc.servicer import PointsServicer
+from points_svc.upkeep import Upkeep
 
 
 async def main() -> None:
@@ -18,7 +19,11 @@ async def main() -> None:
     if settings.migration_url is not None:
         await migrate("points_svc", settings.migration_url.get_secret_value())
     url = settings.database_url.get_secret_value()
-    async with Database(url, application_name="points") as database, Desk(database) as desk:
+    async with (
+        Database(url, application_name="points") as database,
+        Upkeep(database),
+        Desk(database) as desk,
+    ):
         service = Registration(
             points_pb2.DESCRIPTOR.services_by_name["PointsService"].full_name,
             points_pb2_grpc.add_PointsServiceServicer_to_server,

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TypeAlias
 
 from go2asia.points.v1 import points_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,39 +11,78 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mesh.errors import InvalidArgument, PageTokenInvalid
 from mesh.pagination import Page
 from points_svc import ledger
+from points_svc.ledger import HoldState, Kind, LotId
+
+Posted: TypeAlias = points_pb2.AwardRequest | points_pb2.SpendRequest | points_pb2.TransferRequest
+"""The requests that a batch may hold."""
 
 _KINDS = {
-    ledger.Kind.AWARD: points_pb2.TRANSACTION_KIND_AWARD,
-    ledger.Kind.SPEND: points_pb2.TRANSACTION_KIND_SPEND,
+    Kind.AWARD: points_pb2.TRANSACTION_KIND_AWARD,
+    Kind.SPEND: points_pb2.TRANSACTION_KIND_SPEND,
+    Kind.TRANSFER: points_pb2.TRANSACTION_KIND_TRANSFER,
+    Kind.CAPTURE: points_pb2.TRANSACTION_KIND_CAPTURE,
+    Kind.EXPIRY: points_pb2.TRANSACTION_KIND_EXPIRY,
+    Kind.REVERSAL: points_pb2.TRANSACTION_KIND_REVERSAL,
+}
+_KINDS_BY_NUMBER = {number: kind for kind, number in _KINDS.items()}
+_STATES = {
+    HoldState.ACTIVE: points_pb2.Hold.STATE_ACTIVE,
+    HoldState.CAPTURED: points_pb2.Hold.STATE_CAPTURED,
+    HoldState.RELEASED: points_pb2.Hold.STATE_RELEASED,
+    HoldState.EXPIRED: points_pb2.Hold.STATE_EXPIRED,
 }
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def award(request: points_pb2.AwardRequest) -> ledger.Instruction:
-    """What an award asks for; errors as `instruction`."""
-    return instruction(ledger.Kind.AWARD, request.request_id, request.posting)
+def instruction(request: Posted) -> ledger.Instruction:
+    """What an award, spend or transfer asks for.
 
-
-def spend(request: points_pb2.SpendRequest) -> ledger.Instruction:
-    """What a spend asks for; errors as `instruction`."""
-    return instruction(ledger.Kind.SPEND, request.request_id, request.posting)
-
-
-def instruction(
-    kind: ledger.Kind, request_id: str, posting: points_pb2.PostingDetails
-) -> ledger.Instruction:
-    """What is asked for. Raises `InvalidArgument` for a time outside the years 1 to 9999."""
+    Raises `InvalidArgument` for a time outside the years 1 to 9999.
+    """
+    posting, recipient, expire_time = request.posting, "", None
+    if isinstance(request, points_pb2.AwardRequest):
+        kind = Kind.AWARD
+        if request.HasField("expire_time"):
+            expire_time = moment(request.expire_time, "expire_time")
+    elif isinstance(request, points_pb2.SpendRequest):
+        kind = Kind.SPEND
+    else:
+        kind, recipient = Kind.TRANSFER, request.recipient_user_id
+    effective_time = (
+        moment(posting.effective_time, "posting.effective_time")
+        if posting.HasField("effective_time")
+        else None
+    )
     return ledger.Instruction(
         kind,
-        request_id,
+        request.request_id,
         posting.user_id,
         posting.unit,
         posting.amount,
         posting.reason,
         posting.reference,
         dict(posting.metadata),
-        _effective_time(posting) if posting.HasField("effective_time") else None,
+        effective_time,
+        recipient,
+        expire_time,
     )
+
+
+def operation(item: points_pb2.PostItem) -> Posted:
+    """The request that an item of a batch stands for."""
+    if item.HasField("award"):
+        return item.award
+    return item.spend if item.HasField("spend") else item.transfer
+
+
+def kind(number: int) -> Kind:
+    """The kind that the contract's enum value names."""
+    return _KINDS_BY_NUMBER[points_pb2.TransactionKind.ValueType(number)]
+
+
+def answer(booked: ledger.Transaction | None) -> points_pb2.Transaction | None:
+    """What a request booked, if anything, as the contract shows it."""
+    return None if booked is None else transaction(booked)
 
 
 def transaction(booked: ledger.Transaction) -> points_pb2.Transaction:
@@ -58,33 +98,76 @@ def transaction(booked: ledger.Transaction) -> points_pb2.Transaction:
         reason=asked.reason,
         reference=asked.reference,
         metadata=asked.metadata,
-        effective_time=_timestamp(booked.effective_time),
-        booked_time=_timestamp(booked.booked_time),
+        effective_time=timestamp(booked.effective_time),
+        booked_time=timestamp(booked.booked_time),
+        recipient_user_id=asked.recipient,
+        reversed_transaction_id=asked.reverses or "",
+        hold_id=asked.hold_id or "",
     )
-    for entry in booked.entries:
-        message.entries.add(
-            account=entry.account.owner,
-            amount=entry.amount,
-            balance_after=entry.balance_after,
-            account_version=entry.account_version,
+    for one in booked.entries:
+        message.entries.append(entry(one))
+    for change in booked.lot_changes:
+        message.lot_changes.add(
+            lot_id=lot_id(change.lot_id),
+            account=change.owner,
+            amount=change.amount,
+            expire_time=timestamp(change.expire_time) if change.expire_time else None,
         )
     return message
 
 
-def balance(user_id: str, account: ledger.Account) -> points_pb2.Balance:
-    """A user's balance as the contract shows it."""
-    return points_pb2.Balance(
-        user_id=user_id,
-        unit=account.key.unit,
-        posted=account.posted,
-        held=account.held,
-        available=account.available,
-        version=account.version,
+def entry(one: ledger.Entry) -> points_pb2.Entry:
+    """An entry as the contract shows it."""
+    account, amount, balance_after, version = one
+    return points_pb2.Entry(
+        account=account.owner, amount=amount, balance_after=balance_after, account_version=version
     )
+
+
+def hold(placed: ledger.Hold | None) -> points_pb2.Hold | None:
+    """A hold as the contract shows it."""
+    if placed is None:
+        return None
+    return points_pb2.Hold(
+        hold_id=placed.hold_id,
+        request_id=placed.request_id,
+        user_id=placed.user_id,
+        unit=placed.unit,
+        amount=placed.amount,
+        captured_amount=placed.captured,
+        state=_STATES[placed.state],
+        reason=placed.reason,
+        reference=placed.reference,
+        placed_time=timestamp(placed.placed_time),
+        expire_time=timestamp(placed.expire_time),
+        closed_time=timestamp(placed.closed_time) if placed.closed_time else None,
+        lots=[
+            points_pb2.LotReservation(lot_id=lot_id(lot), amount=amount)
+            for lot, amount in placed.lots
+        ],
+    )
+
+
+def lot(found: ledger.Lot) -> points_pb2.Lot:
+    """A lot as the contract shows it."""
+    return points_pb2.Lot(
+        lot_id=lot_id(found.lot_id),
+        transaction_id=found.lot_id[0],
+        amount=found.amount,
+        remaining=found.remaining,
+        held=found.held,
+        expire_time=timestamp(found.expire_time) if found.expire_time else None,
+    )
+
+
+def lot_id(name: LotId) -> str:
+    """A lot's id as the contract writes it."""
+    return f"{name[0]}:{name[1]}"
 
 
 def report(found: ledger.Report) -> points_pb2.VerifyLedgerResponse:
     """What the audit found as the contract shows it."""
+    last = found.last_seal
     return points_pb2.VerifyLedgerResponse(
         transactions=found.transactions,
         entries=found.entries,
@@ -92,6 +175,12 @@ def report(found: ledger.Report) -> points_pb2.VerifyLedgerResponse:
         sums=found.sums,
         awarded=found.awarded,
         findings=found.findings,
+        lots=found.lots,
+        holds=found.holds,
+        seals=found.seals,
+        unsealed_transactions=found.unsealed_transactions,
+        checks=found.checks,
+        last_seal=points_pb2.Seal(number=last.number, hash=last.hash) if last else None,
     )
 
 
@@ -105,19 +194,40 @@ def seen_up_to(page: Page) -> str | None:
     raise PageTokenInvalid(field="page_token")
 
 
-def _effective_time(posting: points_pb2.PostingDetails) -> datetime:
+def lots_up_to(page: Page) -> LotId | None:
+    """The last lot that earlier pages showed; raises `PageTokenInvalid`."""
+    match page.after:
+        case None:
+            return None
+        case (str(transaction_id), int(ordinal)) if _UUID.fullmatch(transaction_id):
+            return transaction_id, ordinal
+    raise PageTokenInvalid(field="page_token")
+
+
+def lines_up_to(page: Page) -> int:
+    """The version of the last line that earlier pages showed; raises `PageTokenInvalid`."""
+    match page.after:
+        case None:
+            return 0
+        case (int(version),):
+            return version
+    raise PageTokenInvalid(field="page_token")
+
+
+def moment(message: Timestamp, field: str) -> datetime:
+    """A time of the contract; raises `InvalidArgument` outside the years 1 to 9999."""
     try:
-        return posting.effective_time.ToDatetime(UTC)
+        return message.ToDatetime(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(
-            "The effective time is out of range; send a time in the years 1 to 9999.",
-            field="posting.effective_time",
+            f"{field} is out of range; send a time in the years 1 to 9999.", field=field
         ) from error
 
 
 # All transactions of a batch share their booking time, and most have it as effective time too.
 @lru_cache(maxsize=256)
-def _timestamp(moment: datetime) -> Timestamp:
+def timestamp(moment: datetime) -> Timestamp:
+    """A time as the contract shows it."""
     message = Timestamp()
     message.FromDatetime(moment)
     return message

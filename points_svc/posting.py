@@ -1,18 +1,20 @@
-"""Booking: lock, decide, write, for any number of orders in one database transaction."""
+"""Awards, spends and transfers: any number of orders in one database transaction."""
 
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 from mesh.batching import GroupCommit
 from mesh.clock import new_id
 from mesh.db import Database
 from mesh.errors import MeshError, RequestIdReused
 from mesh.idempotency import Key
-from points_svc.errors import EffectiveTimeInFuture, UnknownUnit
-from points_svc.ledger import Book, Instruction, Transaction, to_open
-from points_svc.store import Moment, Store
+from points_svc.booking import Booking
+from points_svc.errors import BatchRefused, EffectiveTimeInFuture, ExpireTimePassed, SameAccount
+from points_svc.flows import touched
+from points_svc.ledger import AccountKey, Instruction, Kind, Transaction
+from points_svc.store.booking import Store
 
 # Callers' clocks run a little ahead of the database's; a time within this is taken as now.
 CLOCK_LEEWAY = timedelta(seconds=10)
@@ -23,6 +25,13 @@ class Order(NamedTuple):
 
     key: Key
     instruction: Instruction
+
+
+Group: TypeAlias = tuple[Order, ...]
+"""Orders that are booked together or not at all."""
+
+Answer: TypeAlias = Transaction | None
+"""What an order booked, now or earlier; None when it was reversed before it arrived."""
 
 
 class Desk:
@@ -44,74 +53,118 @@ class Desk:
     ) -> None:
         await self._batches.__aexit__(kind, error, trace)
 
-    async def book(self, order: Order) -> Transaction:
+    async def book(self, order: Order) -> Answer:
         """Books one order, or finds what its request id booked earlier.
 
-        Raises `UnknownUnit`, `InsufficientFunds`, `BalanceOverflow`, `EffectiveTimeInFuture` or
-        `RequestIdReused`; then nothing was written for it.
+        Raises `UnknownUnit`, `SameAccount`, `InsufficientFunds`, `BalanceOverflow`,
+        `EffectiveTimeInFuture`, `ExpireTimePassed` or `RequestIdReused`; then nothing was written
+        for it.
         """
-        return await self._batches.submit(order)
+        [answer] = await self._batches.submit((order,))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    async def book_many(self, orders: Sequence[Order]) -> list[Transaction | Exception]:
+    async def book_many(self, orders: Sequence[Order]) -> list[Answer | Exception]:
         """Books each order by itself: its transaction, or what `book` would have raised."""
-        return await self._batches.submit_many(orders)
+        groups = await self._batches.submit_many([(order,) for order in orders])
+        return [group if isinstance(group, Exception) else group[0] for group in groups]
 
-    async def _commit(self, orders: Sequence[Order]) -> list[Transaction | MeshError]:
-        return await self._database.run(lambda connection: _book(Store(connection), orders))
+    async def book_together(self, orders: Sequence[Order]) -> list[Answer | Exception]:
+        """Books all orders or none; the refused one says why, the others `BatchRefused`."""
+        return list(await self._batches.submit(tuple(orders)))
+
+    async def _commit(self, groups: Sequence[Group]) -> list[list[Answer | Exception]]:
+        return await self._database.run(lambda connection: _book(Store(connection), groups))
 
 
-async def _book(store: Store, orders: Sequence[Order]) -> list[Transaction | MeshError]:
-    postings = [posting for order in orders for posting in order.instruction.postings]
-    touched = {key for posting in postings for key in (posting.source, posting.destination)}
-    book = Book(await store.lock(touched, to_open(postings)))
+async def _book(store: Store, groups: Sequence[Group]) -> list[list[Answer | Exception]]:
+    orders = [order for group in groups for order in group]
+    keys: set[AccountKey] = set()
+    opening: set[AccountKey] = set()
+    needs: dict[AccountKey, int] = {}
+    for _, instruction in orders:
+        locks, opens = touched(instruction)
+        keys |= locks
+        opening |= opens
+        if instruction.kind is not Kind.AWARD:
+            user = instruction.user
+            needs[user] = needs.get(user, 0) + instruction.amount
+    booking = await Booking.begin(store, keys, opening=opening, needs=needs)
     # Only with the locks held: a replica that booked the same request id held them until it
     # committed, so what it booked is seen here and not mistaken for funds that ran out.
     known = await store.recall([order.key for order in orders])
-    batch = Batch(book, await store.moment(), known)
-    # Rising in the order of decision, which a user's list of transactions follows.
-    ids = sorted(new_id() for _ in orders)
-    outcomes = [batch.decide(order, new) for order, new in zip(orders, ids, strict=True)]
-    await store.write(batch.booked, book.changed())
+    batch = Batch(booking, known, len(orders))
+    outcomes = [batch.decide(group) for group in groups]
+    await booking.finish()
     return outcomes
 
 
 class Batch:
-    """Decides orders one after the other; a refused one changes nothing."""
+    """Decides groups of orders one after the other; a refused one changes nothing."""
 
     def __init__(
-        self, book: Book, moment: Moment, known: dict[Key, Transaction | RequestIdReused]
+        self, booking: Booking, known: dict[Key, Transaction | RequestIdReused | None], size: int
     ) -> None:
-        self._book = book
-        self._moment = moment
+        self._booking = booking
         self._known = known
+        # Rising in the order of decision, which a user's list of transactions follows.
+        self._ids = iter(sorted(new_id() for _ in range(size)))
         self._new: dict[tuple[str, str], tuple[Key, Transaction]] = {}
 
-    @property
-    def booked(self) -> list[tuple[Key, Transaction]]:
-        """What this batch books, in order, each request id once."""
-        return list(self._new.values())
+    def decide(self, group: Group) -> list[Answer | Exception]:
+        """Each order's transaction, known or new, or why there is none."""
+        mark = self._booking.mark()
+        answers: list[Answer | Exception] = []
+        fresh: list[Key] = []
+        for number, order in enumerate(group):
+            try:
+                answers.append(self._decide(order, fresh))
+            except MeshError as refusal:
+                self._booking.roll_back(mark)
+                for key in fresh:
+                    del self._new[key.scope, key.request_id]
+                return self._refused(group, number, refusal)
+        return answers
 
-    def decide(self, order: Order, transaction_id: str) -> Transaction | MeshError:
-        """The order's transaction, known or new with this id, or why there is none."""
+    def _decide(self, order: Order, fresh: list[Key]) -> Answer:
         key = order.key
-        if (answer := self._known.get(key)) is not None:
+        if key in self._known:
+            answer = self._known[key]
+            if isinstance(answer, RequestIdReused):
+                raise answer
             return answer
         if (earlier := self._new.get((key.scope, key.request_id))) is not None:
-            same = earlier[0] == key
-            return earlier[1] if same else RequestIdReused(request_id=key.request_id)
-        try:
-            made = self._post(order.instruction, transaction_id)
-        except MeshError as refusal:
-            return refusal
+            if earlier[0] != key:
+                raise RequestIdReused(request_id=key.request_id)
+            return earlier[1]
+        made = self._post(order)
         self._new[key.scope, key.request_id] = key, made
+        fresh.append(key)
         return made
 
-    def _post(self, instruction: Instruction, transaction_id: str) -> Transaction:
-        now = self._moment.now
-        effective_time = instruction.effective_time or now
+    def _post(self, order: Order) -> Transaction:
+        asked, now = order.instruction, self._booking.now
+        effective_time = asked.effective_time or now
         if effective_time > now + CLOCK_LEEWAY:
             raise EffectiveTimeInFuture(effective_time.isoformat())
-        if instruction.unit not in self._moment.units:
-            raise UnknownUnit(instruction.unit)
-        entries = self._book.post(instruction.postings)
-        return Transaction(transaction_id, instruction, min(effective_time, now), now, entries)
+        if asked.expire_time is not None and asked.expire_time <= now:
+            raise ExpireTimePassed(asked.expire_time.isoformat())
+        if asked.recipient == asked.user_id:
+            raise SameAccount(asked.user.owner)
+        self._booking.require_unit(asked.unit)
+        transaction_id = next(self._ids)
+        outcome = self._booking.book.book(asked, transaction_id)
+        effective_time = min(effective_time, now)
+        return self._booking.add(asked, outcome, transaction_id, order.key, effective_time)
+
+    def _refused(self, group: Group, number: int, refusal: MeshError) -> list[Answer | Exception]:
+        if len(group) == 1:
+            return [refusal]
+        answers: list[Answer | Exception] = [BatchRefused(number) for _ in group]
+        answers[number] = refusal
+        for place, order in enumerate(group):
+            answer = self._known.get(order.key)
+            if isinstance(answer, Transaction):  # booked by an earlier call, and still is
+                answers[place] = answer
+        return answers

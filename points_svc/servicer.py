@@ -4,21 +4,25 @@ from typing import Any
 
 import grpc
 from go2asia.points.v1 import points_pb2, points_pb2_grpc
+from google.protobuf.message import Message
 
-from mesh import idempotency, pagination, status, validation
+from mesh import idempotency, status, validation
 from mesh.db import Database
 from mesh.errors import Internal, InvalidArgument, MeshError
 from mesh.identity import caller
 from points_svc import convert
-from points_svc.audit import verify
-from points_svc.errors import TransactionNotFound
-from points_svc.ledger import Instruction, Transaction, user_account
-from points_svc.posting import Desk, Order
-from points_svc.store import Store
+from points_svc.errors import BatchRefused
+from points_svc.holding import Vault, Wish
+from points_svc.ledger import Transaction
+from points_svc.posting import Answer, Desk, Order
+from points_svc.reading import Library
+from points_svc.reversing import Name, Return, Reverser
 
 # Answers repeat the items and add some; both directions have the chassis's limit of 4 MiB, and a
 # batch must not be booked whose answer cannot be sent.
 MAX_BATCH_BYTES = 3 * 1024 * 1024
+
+_PLACE = "place-hold"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,111 +32,194 @@ class PointsServicer(points_pb2_grpc.PointsServiceServicer):
 
     def __init__(self, desk: Desk, database: Database) -> None:
         self._desk = desk
-        self._database = database
+        self._vault = Vault(database)
+        self._reverser = Reverser(database)
+        self._library = Library(database)
 
     async def Award(
         self, request: points_pb2.AwardRequest, context: Context
     ) -> points_pb2.AwardResponse:
         """Gives points to a user."""
-        booked = await self._desk.book(_order(request, convert.award(request)))
-        return points_pb2.AwardResponse(transaction=convert.transaction(booked))
+        booked = await self._desk.book(_order(request))
+        return points_pb2.AwardResponse(transaction=convert.answer(booked))
 
     async def Spend(
         self, request: points_pb2.SpendRequest, context: Context
     ) -> points_pb2.SpendResponse:
         """Takes points from a user."""
-        booked = await self._desk.book(_order(request, convert.spend(request)))
-        return points_pb2.SpendResponse(transaction=convert.transaction(booked))
+        booked = await self._desk.book(_order(request))
+        return points_pb2.SpendResponse(transaction=convert.answer(booked))
+
+    async def Transfer(
+        self, request: points_pb2.TransferRequest, context: Context
+    ) -> points_pb2.TransferResponse:
+        """Moves points from one user to another."""
+        booked = await self._desk.book(_order(request))
+        return points_pb2.TransferResponse(transaction=convert.answer(booked))
 
     async def BatchPost(
         self, request: points_pb2.BatchPostRequest, context: Context
     ) -> points_pb2.BatchPostResponse:
-        """Posts items that succeed or fail each by itself."""
+        """Posts items that succeed or fail each by itself, or all together."""
         if request.ByteSize() > MAX_BATCH_BYTES:
             raise InvalidArgument(
                 f"The batch is larger than {MAX_BATCH_BYTES} bytes; split it.", field="items"
             )
         orders = [_checked(item, number) for number, item in enumerate(request.items)]
         sound = [order for order in orders if isinstance(order, Order)]
-        outcomes = iter(await self._desk.book_many(sound))
+        if request.atomic and len(sound) < len(orders):
+            return _refuse_all(orders)
+        book = self._desk.book_together if request.atomic else self._desk.book_many
+        outcomes = iter(await book(sound))
         return points_pb2.BatchPostResponse(
             results=[
                 _result(next(outcomes) if isinstance(order, Order) else order) for order in orders
             ]
         )
 
+    async def PlaceHold(
+        self, request: points_pb2.PlaceHoldRequest, context: Context
+    ) -> points_pb2.PlaceHoldResponse:
+        """Reserves points."""
+        wish = Wish(
+            request.request_id,
+            request.user_id,
+            request.unit,
+            request.amount,
+            request.reason,
+            request.reference,
+            request.time_to_live.ToTimedelta(),
+        )
+        placed = await self._vault.place(_key(_PLACE, request), wish)
+        return points_pb2.PlaceHoldResponse(hold=convert.hold(placed))
+
+    async def CaptureHold(
+        self, request: points_pb2.CaptureHoldRequest, context: Context
+    ) -> points_pb2.CaptureHoldResponse:
+        """Spends a hold, whole or in part."""
+        captured = await self._vault.capture(
+            _key("capture", request),
+            request.hold_id.lower(),
+            request.user_id,
+            request.amount,
+            request.reason,
+        )
+        return points_pb2.CaptureHoldResponse(
+            hold=convert.hold(captured.hold), transaction=convert.answer(captured.transaction)
+        )
+
+    async def ReleaseHold(
+        self, request: points_pb2.ReleaseHoldRequest, context: Context
+    ) -> points_pb2.ReleaseHoldResponse:
+        """Gives a hold's points back."""
+        key, user_id = _key("release-hold", request), request.user_id
+        if request.HasField("hold_id"):
+            released = await self._vault.release(key, request.hold_id.lower(), user_id)
+            return points_pb2.ReleaseHoldResponse(hold=convert.hold(released))
+        released_or_none = await self._vault.release_placed(
+            key, _scope(_PLACE), request.placed_request_id, user_id
+        )
+        return points_pb2.ReleaseHoldResponse(hold=convert.hold(released_or_none))
+
+    async def ReverseTransaction(
+        self, request: points_pb2.ReverseTransactionRequest, context: Context
+    ) -> points_pb2.ReverseTransactionResponse:
+        """Takes a transaction back, whole or in part."""
+        original: str | Name = request.transaction_id.lower()
+        if request.HasField("original_request"):
+            named = request.original_request
+            original = Name(_scope(convert.kind(named.kind)), named.request_id)
+        wanted = Return(original, request.amount, request.reason)
+        made = await self._reverser.reverse(_key("reversal", request), wanted)
+        return points_pb2.ReverseTransactionResponse(transaction=convert.answer(made))
+
+    async def SetOverdraftLimit(
+        self, request: points_pb2.SetOverdraftLimitRequest, context: Context
+    ) -> points_pb2.SetOverdraftLimitResponse:
+        """Sets how far a user may spend what is not there."""
+        key = _key("set-overdraft-limit", request)
+        await self._vault.limit_overdraft(key, request.user_id, request.unit, request.limit)
+        return points_pb2.SetOverdraftLimitResponse()
+
     async def GetBalance(
         self, request: points_pb2.GetBalanceRequest, context: Context
     ) -> points_pb2.GetBalanceResponse:
         """Reads a user's balance of one unit."""
-        key = user_account(request.user_id, request.unit)
-        async with self._database.transaction(read_only=True) as connection:
-            account = await Store(connection).balance(key)
-        return points_pb2.GetBalanceResponse(balance=convert.balance(request.user_id, account))
+        return await self._library.balance(request)
+
+    async def BatchGetBalances(
+        self, request: points_pb2.BatchGetBalancesRequest, context: Context
+    ) -> points_pb2.BatchGetBalancesResponse:
+        """Reads many users' balances of one unit."""
+        return await self._library.balances(request)
 
     async def GetTransaction(
         self, request: points_pb2.GetTransactionRequest, context: Context
     ) -> points_pb2.GetTransactionResponse:
         """Reads one transaction."""
-        async with self._database.transaction(read_only=True) as connection:
-            found = await Store(connection).transactions([request.transaction_id])
-        if not found:
-            raise TransactionNotFound(request.transaction_id)
-        [booked] = found.values()
-        return points_pb2.GetTransactionResponse(transaction=convert.transaction(booked))
+        return await self._library.transaction(request.transaction_id.lower())
 
     async def ListTransactions(
         self, request: points_pb2.ListTransactionsRequest, context: Context
     ) -> points_pb2.ListTransactionsResponse:
-        """Lists a user's transactions, newest first."""
-        page = pagination.open_page(request)
-        async with self._database.transaction(read_only=True) as connection:
-            found = await Store(connection).page(
-                request.user_id,
-                request.unit,
-                before=convert.seen_up_to(page),
-                size=page.size + 1,  # one more tells whether there is a next page
-            )
-        shown = found[: page.size]
-        more = len(found) > len(shown)
-        return points_pb2.ListTransactionsResponse(
-            transactions=[convert.transaction(booked) for booked in shown],
-            next_page_token=(
-                pagination.next_token(request, (shown[-1].transaction_id,)) if more else ""
-            ),
-        )
+        """Lists transactions, newest first."""
+        return await self._library.transactions(request)
+
+    async def GetStatement(
+        self, request: points_pb2.GetStatementRequest, context: Context
+    ) -> points_pb2.GetStatementResponse:
+        """Reads a user's account over a period."""
+        return await self._library.statement(request)
+
+    async def ListLots(
+        self, request: points_pb2.ListLotsRequest, context: Context
+    ) -> points_pb2.ListLotsResponse:
+        """Lists a user's lots, oldest first."""
+        return await self._library.lots(request)
 
     async def VerifyLedger(
         self, request: points_pb2.VerifyLedgerRequest, context: Context
     ) -> points_pb2.VerifyLedgerResponse:
         """Recomputes the ledger, as of one moment, while it goes on being written."""
-        async with self._database.transaction(
-            read_only=True, isolation="REPEATABLE READ"
-        ) as connection:
-            report = await verify(connection)
-        return convert.report(report)
+        return await self._library.verify(request)
 
 
-def _order(
-    request: points_pb2.AwardRequest | points_pb2.SpendRequest, instruction: Instruction
-) -> Order:
-    # The operation's name, not the RPC's: a request id is the same one in both forms.
-    scope = f"{caller()}:{instruction.kind}"
-    key = idempotency.Key(scope, request.request_id, idempotency.fingerprint(request))
-    return Order(key, instruction)
+def _scope(operation: str) -> str:
+    # The operation's name, not the RPC's: a request id is the same one alone and in a batch.
+    return f"{caller()}:{operation}"
+
+
+def _key(operation: str, request: Message) -> idempotency.Key:
+    request_id: str = request.request_id  # type: ignore[attr-defined]
+    return idempotency.Key(_scope(operation), request_id, idempotency.fingerprint(request))
+
+
+def _order(request: convert.Posted) -> Order:
+    instruction = convert.instruction(request)
+    return Order(_key(instruction.kind, request), instruction)
 
 
 def _checked(item: points_pb2.PostItem, number: int) -> Order | MeshError:
     try:
         validation.check(item, f"items[{number}]")
-        if item.HasField("award"):
-            return _order(item.award, convert.award(item.award))
-        return _order(item.spend, convert.spend(item.spend))
+        return _order(convert.operation(item))
     except MeshError as error:
         return error
 
 
-def _result(outcome: Transaction | Exception) -> points_pb2.PostResult:
+def _refuse_all(orders: list[Order | MeshError]) -> points_pb2.BatchPostResponse:
+    """The malformed items of an atomic batch say what is wrong, the others which one it was."""
+    first = next(number for number, order in enumerate(orders) if not isinstance(order, Order))
+    return points_pb2.BatchPostResponse(
+        results=[
+            _result(BatchRefused(first) if isinstance(order, Order) else order) for order in orders
+        ]
+    )
+
+
+def _result(outcome: Answer | Exception) -> points_pb2.PostResult:
+    if outcome is None:
+        return points_pb2.PostResult(cancelled=True)
     if isinstance(outcome, Transaction):
         return points_pb2.PostResult(transaction=convert.transaction(outcome))
     error = outcome if isinstance(outcome, MeshError) else Internal()

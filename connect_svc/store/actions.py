@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, Select, Text, and_, case, cast, func,
 from connect_svc.lanes import LEASE
 from connect_svc.records import ActionRecord, State, Verdict
 from connect_svc.rules import Action
-from connect_svc.store.statements import execute
+from connect_svc.store.statements import execute, fetch
 from connect_svc.tables import reward_actions, reward_queue
 from mesh.db import Connection
 
@@ -31,6 +31,32 @@ SET state = v.state, attempts = v.attempts, last_error = v.last_error, result = 
 FROM unnest(%s::uuid[], %s::text[], %s::integer[], %s::text[], %s::text[])
     AS v (action_id, state, attempts, last_error, result)
 WHERE a.action_id = v.action_id
+"""
+
+
+# Locked in the order of their sequence numbers, so that two retries in parallel do not deadlock.
+_FAILED_LOCKED = """
+SELECT action_id::text FROM reward_actions
+WHERE state = 'FAILED' AND (%s = '' OR rule_id = %s) AND (%s = '' OR recipient_user_id = %s)
+ORDER BY sequence LIMIT %s FOR UPDATE
+"""
+
+_REOPEN = """
+UPDATE reward_actions SET state = 'PENDING', update_time = clock_timestamp()
+WHERE action_id = ANY (%s::uuid[]) AND state = 'FAILED' RETURNING action_id::text
+"""
+
+# A claim under way holds the row: then this waits, and finds an attempt counted.
+_WITHDRAW = """
+DELETE FROM reward_queue AS q USING reward_actions AS a
+WHERE q.item_id = %s AND q.attempts = 0 AND q.dead_reason IS NULL
+    AND a.action_id = %s::uuid AND a.attempts = 0
+RETURNING q.item_id
+"""
+
+_CANCEL = """
+UPDATE reward_actions SET state = 'CANCELLED', update_time = clock_timestamp()
+WHERE action_id = %s::uuid RETURNING action_id
 """
 
 
@@ -60,6 +86,27 @@ class ActionStore:
     async def settle(self, verdicts: Sequence[Verdict]) -> None:
         """Writes what became of attempts."""
         await execute(self._connection, _SETTLE, verdicts)
+
+    async def lock_failed(self, rule_id: str, recipient_user_id: str, limit: int) -> list[str]:
+        """The ids of up to `limit` failed actions, oldest first; empty filters let all through."""
+        filters = (rule_id, rule_id, recipient_user_id, recipient_user_id)
+        rows = await fetch(self._connection, _FAILED_LOCKED, *filters, limit)
+        return [action_id for (action_id,) in rows]
+
+    async def reopen(self, action_ids: Sequence[str]) -> list[str]:
+        """Makes failed actions pending; returns the ids of those that were failed.
+
+        Their attempts stay counted: a target may have them.
+        """
+        rows = await fetch(self._connection, _REOPEN, list(action_ids))
+        return [action_id for (action_id,) in rows]
+
+    async def cancel(self, action_id: str) -> bool:
+        """Takes an action out of the queue, unless it was ever claimed or is not there."""
+        if not await fetch(self._connection, _WITHDRAW, action_id, action_id):
+            return False
+        await fetch(self._connection, _CANCEL, action_id)
+        return True
 
     async def get(self, action_id: str) -> ActionRecord | None:
         """One action, if there is such an action."""

@@ -1,9 +1,10 @@
 """Rule versions and the catalogue's version."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from go2asia.connect.v1 import rules_pb2
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
 
 from connect_svc.tables import rule_catalog, rule_versions
 from mesh.db import Connection
@@ -50,6 +51,49 @@ class RuleStore:
         )
         return None if definition is None else rules_pb2.Rule.FromString(definition)
 
+    async def catalog_version(self) -> int:
+        """The catalogue's version, without a lock."""
+        version: int = (await self._connection.execute(select(rule_catalog.c.version))).scalar_one()
+        return version
+
+    async def as_of(self, rule_id: str, catalog_version: int) -> rules_pb2.Rule | None:
+        """The rule in the catalogue of this version, if it was written by then."""
+        columns = rule_versions.c
+        definition = await self._connection.scalar(
+            select(columns.definition)
+            .where(columns.rule_id == rule_id, columns.catalog_version <= catalog_version)
+            .order_by(columns.version.desc())
+            .limit(1)
+        )
+        return None if definition is None else rules_pb2.Rule.FromString(definition)
+
+    async def versions(
+        self, rule_id: str, *, before: int | None, size: int
+    ) -> list[rules_pb2.RuleVersion]:
+        """Up to `size` versions of a rule, newest first, from before the version `before`."""
+        columns = rule_versions.c
+        query = select(rule_versions).where(columns.rule_id == rule_id)
+        query = query.order_by(columns.version.desc()).limit(size)
+        if before is not None:
+            query = query.where(columns.version < before)
+        return [_version(row) for row in await self._connection.execute(query)]
+
+    async def drafts(self, event_type: str) -> list[rules_pb2.Rule]:
+        """The rules for `event_type` whose last version is a draft."""
+        columns = rule_versions.c
+        latest = (
+            select(columns.rule_id, columns.event_type, columns.state, columns.definition)
+            .distinct(columns.rule_id)
+            .order_by(columns.rule_id, columns.version.desc())
+            .subquery()
+        )
+        query = select(latest.c.definition).where(
+            latest.c.event_type == event_type,
+            latest.c.state == rules_pb2.Rule.State.Name(rules_pb2.Rule.STATE_DRAFT),
+        )
+        found = await self._connection.scalars(query)
+        return [rules_pb2.Rule.FromString(definition) for definition in found]
+
     async def page(self, event_type: str, *, after: str, size: int) -> list[rules_pb2.Rule]:
         """Up to `size` rules in their last versions behind the rule id `after`, by rule id.
 
@@ -81,3 +125,13 @@ class RuleStore:
             .order_by(columns.catalog_version, columns.rule_id)
         )
         return [rules_pb2.Rule.FromString(definition) for definition in found]
+
+
+def _version(row: Row[Any]) -> rules_pb2.RuleVersion:
+    version = rules_pb2.RuleVersion(
+        rule=rules_pb2.Rule.FromString(row.definition),
+        catalog_version=row.catalog_version,
+        author=row.author,
+    )
+    version.create_time.FromDatetime(row.create_time)
+    return version

@@ -10,9 +10,10 @@ from nft_svc.audit import AuditEntry
 
 _INSERT = """
 INSERT INTO nft_audit_log
-    (actor, action, subject, user_id, before, after, reference, request_id, trace_id)
+    (actor, action, subject, user_id, before, after, reference, request_id, trace_id,
+     nft_id)
 SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::jsonb[], %b::jsonb[],
-                     %b::text[], %b::text[], %b::text[])
+                     %b::text[], %b::text[], %b::text[], %b::uuid[])
 """
 
 
@@ -30,6 +31,7 @@ async def write(connection: Connection, entries: Sequence[AuditEntry]) -> None:
         [entry.reference for entry in entries],
         [entry.origin.request_id for entry in entries],
         [entry.origin.trace_id for entry in entries],
+        [entry.nft_id for entry in entries],
     ]
     async with driver(connection).cursor(binary=True) as cursor:
         await cursor.execute(_INSERT, columns)

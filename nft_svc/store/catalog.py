@@ -7,7 +7,9 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 
 from mesh.db import Connection
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, TypeState
+from nft_svc.progress import Progress
 from nft_svc.tables import catalog, level_rules, types
+from nft_svc.tables import progress as progress_rows
 
 
 async def version(connection: Connection) -> int:
@@ -35,6 +37,23 @@ async def list_codes(connection: Connection, after: str | None, limit: int) -> l
     if after is not None:
         query = query.where(types.c.code > after)
     return list((await connection.execute(query)).scalars())
+
+
+async def progress(
+    connection: Connection, code: str, after: str, limit: int
+) -> list[tuple[str, str | None, Progress]]:
+    """Progress towards a type behind the user `after`, by user, with the instance's id."""
+    columns = progress_rows.c
+    query = (
+        select(columns.user_id, columns.nft_id, columns.counters, columns.level, columns.grants)
+        .where(columns.nft_type == code, columns.user_id > after)
+        .order_by(columns.user_id)
+        .limit(limit)
+    )
+    return [
+        (user_id, nft_id, Progress(counters, level, grants))
+        for user_id, nft_id, counters, level, grants in await connection.execute(query)
+    ]
 
 
 async def lock(connection: Connection) -> None:

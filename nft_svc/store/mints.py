@@ -15,7 +15,7 @@ from nft_svc.mints import Location, Mint, MintState
 COLUMNS: LiteralString = """
 m.mint_id::text, m.nft_id::text, m.user_id, m.nft_type, m.state, m.version, m.content,
 m.operation_id::text, m.operation_version, m.collection_address, m.item_index, m.item_address,
-m.owner_address, m.failure_reason, m.retryable, m.create_time, m.update_time
+m.owner_address, m.failure_reason, m.retryable, m.retry_of::text, m.create_time, m.update_time
 """
 _ALIVE_OR_DONE = """
 SELECT nft_id::text FROM nft_mint_queue
@@ -27,9 +27,10 @@ WHERE m.mint_id = ANY (%b::uuid[]) ORDER BY m.mint_id FOR NO KEY UPDATE
 """
 _INSERT = """
 INSERT INTO nft_mint_queue
-    (mint_id, nft_id, user_id, nft_type, state, version, content, create_time, update_time)
+    (mint_id, nft_id, user_id, nft_type, state, version, content, retry_of, create_time,
+     update_time)
 SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::bigint[],
-                     %b::jsonb[], %b::timestamptz[], %b::timestamptz[])
+                     %b::jsonb[], %b::uuid[], %b::timestamptz[], %b::timestamptz[])
 """
 _UPDATE = """
 UPDATE nft_mint_queue AS m
@@ -54,15 +55,38 @@ async def alive_or_done(connection: Connection, nft_ids: Collection[str]) -> set
         return {nft_id for (nft_id,) in await cursor.fetchall()}
 
 
+async def standing_in_the_way(connection: Connection, nft_id: str) -> Mint | None:
+    """The mint of an instance that is alive or done, if it has one."""
+    async with driver(connection).cursor(binary=True, row_factory=dict_row) as cursor:
+        await cursor.execute(
+            f"SELECT {COLUMNS} FROM nft_mint_queue AS m"
+            " WHERE m.nft_id = %s::uuid AND m.state NOT IN ('FAILED', 'CANCELLED')",
+            [nft_id],
+        )
+        row = await cursor.fetchone()
+    return None if row is None else mint_from(row)
+
+
 async def lock(
     connection: Connection, mint_ids: Collection[str]
 ) -> tuple[datetime | None, dict[str, Mint]]:
-    """Locks mints, in one order, and returns those that exist with the time."""
+    """Locks mints, in one order, and returns those that exist with the time; None if none does."""
     async with driver(connection).cursor(binary=True, row_factory=dict_row) as cursor:
         await cursor.execute(_LOCK, [list(mint_ids)])
         rows = await cursor.fetchall()
     mints = [mint_from(row) for row in rows]
     return (rows[0]["now"] if rows else None), {mint.mint_id: mint for mint in mints}
+
+
+async def count(connection: Connection, states: Collection[MintState]) -> dict[MintState, int]:
+    """How many mints are in each of `states`; those without any are left out."""
+    async with driver(connection).cursor(binary=True) as cursor:
+        await cursor.execute(
+            "SELECT state, count(*) FROM nft_mint_queue WHERE state = ANY (%b::text[])"
+            " GROUP BY state",
+            [[state.value for state in states]],
+        )
+        return {MintState(state): number for state, number in await cursor.fetchall()}
 
 
 async def insert(connection: Connection, mints: Sequence[Mint]) -> None:
@@ -75,6 +99,7 @@ async def insert(connection: Connection, mints: Sequence[Mint]) -> None:
         [mint.state.value for mint in mints],
         [mint.version for mint in mints],
         [Jsonb(asdict(mint.content)) for mint in mints],
+        [mint.retry_of for mint in mints],
         [mint.create_time for mint in mints],
         [mint.update_time for mint in mints],
     ]
@@ -134,4 +159,5 @@ def mint_from(row: Mapping[Any, Any]) -> Mint:
         location=location,
         failure_reason=row["failure_reason"],
         retryable=row["retryable"],
+        retry_of=row["retry_of"],
     )

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, select, true
+from sqlalchemy import ColumnElement, RowMapping, Select, select, true, tuple_
 
 from mesh.db import Connection
 from nft_svc.mints import Mint, MintState
 from nft_svc.progress import Progress
 from nft_svc.store.mints import mint_from
+from nft_svc.tables import audit_log as audit_rows
 from nft_svc.tables import instances, mint_queue
 from nft_svc.tables import progress as progress_rows
 
@@ -52,7 +53,28 @@ async def progress(connection: Connection, user_id: str, nft_type: str) -> Progr
         progress_rows.c.user_id == user_id, progress_rows.c.nft_type == nft_type
     )
     found = await _rows(connection, query)
-    return Progress(found[0]["counters"], found[0]["level"]) if found else Progress()
+    return progress_from(found[0]) if found else Progress()
+
+
+def progress_from(row: RowMapping) -> Progress:
+    """Progress out of a row."""
+    return Progress(row["counters"], row["level"], row["grants"])
+
+
+async def progress_page(
+    connection: Connection, user_id: str, nft_type: str, after: tuple[str, str] | None, limit: int
+) -> Sequence[RowMapping]:
+    """Progress behind a user and type, by both; an empty filter lets all pass."""
+    columns = progress_rows.c
+    wanted: list[ColumnElement[bool]] = []
+    if user_id:
+        wanted.append(columns.user_id == user_id)
+    if nft_type:
+        wanted.append(columns.nft_type == nft_type)
+    if after:
+        wanted.append(tuple_(columns.user_id, columns.nft_type) > tuple_(*after))
+    query = select(progress_rows).where(*wanted).order_by(columns.user_id, columns.nft_type)
+    return await _rows(connection, query.limit(limit))
 
 
 async def mint(connection: Connection, mint_id: str) -> Mint | None:
@@ -74,6 +96,30 @@ async def mints(
         wanted.append(mint_queue.c.mint_id > after)
     query = select(mint_queue).where(*wanted).order_by(mint_queue.c.mint_id).limit(limit)
     return [mint_from(row) for row in await _rows(connection, query)]
+
+
+async def audit_log(
+    connection: Connection,
+    user_id: str,
+    nft_id: str,
+    action: str,
+    before: int | None,
+    limit: int,
+) -> Sequence[RowMapping]:
+    """Lines of the audit log before number `before`, the newest first; an empty filter lets all
+    pass."""
+    columns = audit_rows.c
+    wanted: list[ColumnElement[bool]] = []
+    if user_id:
+        wanted.append(columns.user_id == user_id)
+    if nft_id:
+        wanted.append(columns.nft_id == nft_id)
+    if action:
+        wanted.append(columns.action == action)
+    if before is not None:
+        wanted.append(columns.entry_id < before)
+    query = select(audit_rows).where(*wanted).order_by(columns.entry_id.desc())
+    return await _rows(connection, query.limit(limit))
 
 
 async def _rows(connection: Connection, query: Select[Any]) -> Sequence[RowMapping]:

@@ -14,15 +14,16 @@ INSERT INTO nft_progress (user_id, nft_type) SELECT * FROM unnest(%b::text[], %b
 ON CONFLICT DO NOTHING
 """
 _LOCK = """
-SELECT now(), p.user_id, p.nft_type, p.counters, p.level, p.nft_id::text
+SELECT now(), p.user_id, p.nft_type, p.counters, p.level, p.grants, p.nft_id::text
 FROM unnest(%b::text[], %b::text[]) WITH ORDINALITY AS k (user_id, nft_type, n)
 JOIN nft_progress AS p USING (user_id, nft_type)
 ORDER BY k.n FOR NO KEY UPDATE OF p
 """
 _UPDATE_PROGRESS = """
-UPDATE nft_progress AS p SET counters = c.counters, level = c.level, nft_id = c.nft_id
-FROM unnest(%b::text[], %b::text[], %b::jsonb[], %b::int[], %b::uuid[])
-    AS c (user_id, nft_type, counters, level, nft_id)
+UPDATE nft_progress AS p
+SET counters = c.counters, level = c.level, grants = c.grants, nft_id = c.nft_id
+FROM unnest(%b::text[], %b::text[], %b::jsonb[], %b::int[], %b::int[], %b::uuid[])
+    AS c (user_id, nft_type, counters, level, grants, nft_id)
 WHERE p.user_id = c.user_id AND p.nft_type = c.nft_type
 """
 _CREATE_INSTANCES = """
@@ -31,7 +32,7 @@ INSERT INTO nft_instances
 SELECT c.*, now(), now()
 FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::int[], %b::jsonb[]) AS c
 """
-_RAISE_INSTANCES = """
+_MOVE_INSTANCES = """
 UPDATE nft_instances AS i SET level = c.level, metadata = c.metadata, update_time = now()
 FROM unnest(%b::uuid[], %b::int[], %b::jsonb[]) AS c (nft_id, level, metadata)
 WHERE i.nft_id = c.nft_id
@@ -54,10 +55,20 @@ async def lock_progress(
         await cursor.execute(_LOCK, keys)
         rows = await cursor.fetchall()
     standings = {
-        (user_id, nft_type): Standing(Progress(counters, level), nft_id)
-        for _, user_id, nft_type, counters, level, nft_id in rows
+        (user_id, nft_type): Standing(Progress(counters, level, grants), nft_id)
+        for _, user_id, nft_type, counters, level, grants, nft_id in rows
     }
     return rows[0][0], standings
+
+
+async def holder(connection: Connection, nft_id: str) -> Holder | None:
+    """Whose an instance is, and of which type; None if there is none of that id."""
+    async with driver(connection).cursor(binary=True) as cursor:
+        await cursor.execute(
+            "SELECT user_id, nft_type FROM nft_instances WHERE nft_id = %s::uuid", [nft_id]
+        )
+        row = await cursor.fetchone()
+    return None if row is None else (row[0], row[1])
 
 
 async def write_progress(connection: Connection, changed: Mapping[Holder, Standing]) -> None:
@@ -68,6 +79,7 @@ async def write_progress(connection: Connection, changed: Mapping[Holder, Standi
         [nft_type for _, nft_type in changed],
         [Jsonb(standing.progress.counters) for standing in standings],
         [standing.progress.level for standing in standings],
+        [standing.progress.grants for standing in standings],
         [standing.nft_id for standing in standings],
     ]
     async with driver(connection).cursor(binary=True) as cursor:
@@ -88,18 +100,19 @@ async def create_instances(connection: Connection, instances: Sequence[Instance]
         await cursor.execute(_CREATE_INSTANCES, columns)
 
 
-async def raise_instances(connection: Connection, instances: Sequence[Instance]) -> None:
+async def move_instances(connection: Connection, instances: Sequence[Instance]) -> None:
     """Brings instances to their level and its metadata."""
     if not instances:
         return
     columns = [[instance.nft_id for instance in instances], *_level_columns(instances)]
     async with driver(connection).cursor(binary=True) as cursor:
-        await cursor.execute(_RAISE_INSTANCES, columns)
+        await cursor.execute(_MOVE_INSTANCES, columns)
 
 
 def _level_columns(instances: Sequence[Instance]) -> tuple[list[int], list[Jsonb]]:
     levels = [instance.level for instance in instances]
     metadata = [
-        Jsonb(instance.nft_type.levels[instance.level - 1].metadata) for instance in instances
+        Jsonb(instance.nft_type.rule(instance.level).metadata if instance.level else {})
+        for instance in instances
     ]
     return levels, metadata

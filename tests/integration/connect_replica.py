@@ -11,6 +11,7 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 from google.protobuf.json_format import ParseDict
 
 from connect_svc.authoring import create_rule, update_rule
+from connect_svc.catalog import CatalogCache
 from connect_svc.intake import Intake
 from connect_svc.normalization import Submission, normalize
 from connect_svc.records import ActionRecord
@@ -80,7 +81,7 @@ async def replica(
 ) -> AsyncIterator[Replica]:
     async with (
         Database(connect.app_url, application_name="connect-test") as database,
-        Intake(database, wake=wake) as intake,
+        Intake(database, CatalogCache(), wake=wake) as intake,
     ):
         yield Replica(database, intake)
 

@@ -14,17 +14,19 @@ from mesh.clock import new_id
 from mesh.db import Database
 from mesh.idempotency import Key
 from mesh.migrate import migrate
-from nft_svc.accrual import Reward
+from nft_svc.accrual import Grant, Reward
 from nft_svc.audit import Origin
 from nft_svc.catalog import Catalog
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
 from nft_svc.fanout import FeedLimits
 from nft_svc.feed import Feed
+from nft_svc.mint_requests import MintRequests
 from nft_svc.mints import Location, MintState, Report
-from nft_svc.orchestrator import submission_queue
 from nft_svc.reports import News, Reports
 from nft_svc.resume import Target, TargetKind
+from nft_svc.reverts import Reverts
 from nft_svc.rewards import RewardRequest, Rewards
+from nft_svc.submissions import submission_queue
 
 CONNECT = Origin("connect/connect", "r", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01")
 GATEWAY = Origin("gateway/gateway")
@@ -84,6 +86,8 @@ class Replica:
     rewards: Rewards
     reports: Reports
     feed: Feed
+    requests: MintRequests
+    reverts: Reverts
 
 
 @asynccontextmanager
@@ -96,7 +100,9 @@ async def replica(nft: NftDatabase, limits: FeedLimits | None = None) -> AsyncIt
         reports = await enter(Reports(database, feed.announce))
         catalog = Catalog(database)
         rewards = Rewards(database, catalog, submission_queue(), feed.announce)
-        yield Replica(database, catalog, await enter(rewards), reports, feed)
+        requests = MintRequests(database, catalog, submission_queue(), feed.announce)
+        reverts = Reverts(database, catalog, submission_queue(), feed.announce)
+        yield Replica(database, catalog, await enter(rewards), reports, feed, requests, reverts)
 
 
 def key(request_id: str | None = None, content: str = "") -> Key:
@@ -117,6 +123,20 @@ def reward(
     named = key(request_id, f"{user_id} {nft_type} {counter} {increment}")
     origin = replace(CONNECT, request_id=named.request_id)
     return RewardRequest(named, Reward(user_id, nft_type, counter, increment, "event-1", origin))
+
+
+def grant(user_id: str, *, request_id: str | None = None) -> RewardRequest:
+    """A badge given, under a key of its own, or under `request_id`."""
+    named = key(request_id, f"grant {user_id}")
+    origin = replace(CONNECT, request_id=named.request_id)
+    return RewardRequest(named, Grant(user_id, "explorer", "event-1", origin))
+
+
+async def revert(service: Replica, original: RewardRequest, request_id: str | None = None) -> Any:
+    """Takes back what a request gave, under a key of its own, or under `request_id`."""
+    named = Key("connect/connect:RevertReward", request_id or f"back-{next(_numbers)}", b"same")
+    scope, number = original.key.scope, original.key.request_id
+    return await service.reverts.revert(named, scope, number, "reversal-1", CONNECT)
 
 
 def report(mint_id: str, state: MintState, version: int, operation_id: str = "") -> News:

@@ -16,7 +16,7 @@ from mesh.migrate import migrate
 from points_svc.audit import verify
 from points_svc.ledger import Account, Instruction, Kind, Report, user_account
 from points_svc.posting import Desk, Order
-from points_svc.store import Store
+from points_svc.store.reading import Reader
 
 _numbers = count(1)
 
@@ -64,7 +64,8 @@ async def balance(ledger: LedgerDatabase, user_id: str, unit: str = "G2A") -> Ac
         Database(ledger.app_url, application_name="points") as database,
         database.transaction(read_only=True) as connection,
     ):
-        return await Store(connection).balance(user_account(user_id, unit))
+        [found] = await Reader(connection).balances([user_account(user_id, unit)], unit)
+        return found.account
 
 
 async def audit(ledger: LedgerDatabase) -> Report:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from go2asia.connect.v1 import rules_pb2
 
-from connect_svc.catalog import CatalogCache
+from connect_svc.catalog import CatalogCache, CatalogFollower
 from connect_svc.errors import (
     EtagMismatch,
     InvalidExpression,
@@ -149,3 +149,24 @@ async def test_a_database_that_was_set_back_is_believed(
         async with restored.database.transaction(read_only=True) as connection:
             catalogue = await cache.at(1, RuleStore(connection))
     assert [each.rule_id for each in catalogue.rules_for("quest.completed")] == ["c"]
+
+
+async def test_a_rule_written_on_one_replica_is_compiled_on_the_others(
+    connect: ConnectDatabase, one: Replica
+) -> None:
+    cache = CatalogCache()
+    async with (
+        replica(connect) as two,
+        CatalogFollower(one.database, connect.app_url, cache),
+    ):
+        # The first write may come before the follower listens; then its first look finds it.
+        for version, name in enumerate(("a", "b", "c"), start=1):
+            await two.create(rule(name))
+            for _ in range(300):  # three seconds, well before the periodic check
+                if cache.version == version:
+                    break
+                await asyncio.sleep(0.01)
+            assert cache.version == version
+    async with one.database.transaction(read_only=True) as connection:
+        catalogue = await cache.at(3, RuleStore(connection))
+    assert [each.rule_id for each in catalogue.rules_for("quest.completed")] == ["a", "b", "c"]

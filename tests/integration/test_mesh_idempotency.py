@@ -8,7 +8,7 @@ from sqlalchemy import MetaData
 
 from mesh.db import Connection, Database, RetryTransaction
 from mesh.errors import Conflict, RequestIdReused
-from mesh.idempotency import Key, idempotency_table, recall, remember
+from mesh.idempotency import ANY_INPUT, Key, idempotency_table, recall, remember
 
 METADATA = MetaData()
 TABLE = idempotency_table(METADATA)
@@ -108,3 +108,12 @@ async def test_a_repetition_within_a_batch_is_a_defect(database: Database) -> No
     entries = [(key("a"), b"1"), (key("a", b"y"), b"2")]
     with pytest.raises(ValueError, match="collapse repetitions"):
         await database.run(lambda c: remember(c, TABLE, entries))
+
+
+async def test_a_tombstone_answers_whatever_request_comes(database: Database) -> None:
+    async with database.transaction() as connection:
+        await remember(connection, TABLE, [(key("grave", ANY_INPUT), b"nothing")])
+        await remember(connection, TABLE, [(key("known", b"x"), b"answer")])
+        late, by_name = key("grave", b"y"), key("known", ANY_INPUT)
+        seen = await recall(connection, TABLE, [late, by_name])
+    assert seen == {late: b"nothing", by_name: b"answer"}

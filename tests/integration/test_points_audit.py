@@ -58,14 +58,19 @@ async def forged(ledger: LedgerDatabase, *statements: str) -> Report:
 
 
 async def test_a_sound_ledger_has_no_findings(ledger: LedgerDatabase) -> None:
-    assert await audit(ledger) == Report(
+    report = await audit(ledger)
+    assert report == Report(
         transactions=5,
         entries=10,
         accounts=6,
         sums={"G2A": 0, "XP": 0},
         awarded={"G2A": 155, "XP": 7},
         findings=[],
+        lots=4,
+        unsealed_transactions=5,
+        checks=report.checks,
     )
+    assert len(report.checks) == len(set(report.checks)) > 10
 
 
 @pytest.mark.parametrize(
@@ -106,6 +111,31 @@ async def test_a_sound_ledger_has_no_findings(ledger: LedgerDatabase) -> None:
         (
             "UPDATE accounts SET held = 80 WHERE owner = 'user:anna' AND unit = 'G2A'",
             "account user:anna G2A: -5 is available, below its floor of 0",
+        ),
+        (
+            "UPDATE lots SET remaining = 69 WHERE remaining = 70",
+            "69 remains, but it was made with 100 and changes sum to -30",
+        ),
+        (
+            "UPDATE lots SET remaining = 69 WHERE remaining = 70",
+            "account user:anna G2A: posted is 75, but its lots hold 74",
+        ),
+        (
+            "UPDATE lots SET held = 1 WHERE remaining = 70",
+            "1 is held, active holds reserve 0 of it",
+        ),
+        (
+            "UPDATE accounts SET held = 1 WHERE owner = 'user:anna' AND unit = 'G2A'",
+            "account user:anna G2A: 1 is held, its active holds reserve 0",
+        ),
+        (
+            "DELETE FROM lot_changes",
+            "its entries change user:anna G2A by -30, but its lot changes by 0",
+        ),
+        (
+            "INSERT INTO reversals SELECT transaction_id, amount, 1 FROM transactions"
+            " WHERE user_id = 'boris'",
+            "over 50: its reversals sum to 0 and are counted as 1",
         ),
     ],
 )

@@ -43,10 +43,15 @@ def test_migrations_make_the_tables_as_declared(ledger: LedgerDatabase) -> None:
         "TRUNCATE entries",
         "UPDATE transactions SET reason = 'other'",
         "DELETE FROM transactions",
+        "UPDATE lots SET amount = 100",
+        "DELETE FROM lots",
+        "DELETE FROM lot_changes",
+        "UPDATE holds SET amount = 1",
+        "DELETE FROM seals",
+        "UPDATE seals SET hash = ''",
         "UPDATE idempotency_keys SET response = ''",
         "DELETE FROM idempotency_keys",
         "DELETE FROM accounts",
-        "UPDATE accounts SET floor = -100",
         "UPDATE accounts SET owner = 'user:mallory'",
         "INSERT INTO units VALUES ('DOGE', 'Much')",
     ],
@@ -78,7 +83,7 @@ def test_a_user_cannot_be_taken_below_zero(ledger: LedgerDatabase) -> None:
 
 
 def test_a_user_cannot_be_without_a_floor(ledger: LedgerDatabase) -> None:
-    with pytest.raises(pg.CheckViolation, match="accounts_user_has_floor_check"):
+    with pytest.raises(pg.CheckViolation, match="accounts_has_floor_check"):
         execute(
             ledger.app_url,
             "INSERT INTO accounts (owner, unit, posted, held, version)"

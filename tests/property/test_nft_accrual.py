@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nft_svc.accrual import Accrual, Reward, Standing
+from nft_svc.accrual import Accrual, Grant, Reward, Standing
 from nft_svc.audit import Origin
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, check_levels
 from nft_svc.progress import Progress, advance
@@ -90,3 +90,46 @@ def settle(nft_type: NftType, given_rewards: list[tuple[str, int]], sizes: list[
         standing = accrual.changed["ada", "explorer"]
         mints += [mint.content for mint, _ in accrual.mints]
     return standing, outcomes, mints
+
+
+gifts = st.lists(
+    st.one_of(st.none(), st.tuples(st.sampled_from(COUNTERS), st.integers(1, 9))), max_size=20
+)
+
+
+@given(types(), gifts, st.data())
+def test_taking_back_in_any_order_leaves_what_was_never_taken_back(
+    nft_type: NftType, given_gifts: list[tuple[str, int] | None], data: st.DataObject
+) -> None:
+    given_back = data.draw(st.sets(st.sampled_from(range(len(given_gifts))))) if given_gifts else ()
+    kept = [gift for number, gift in enumerate(given_gifts) if number not in given_back]
+    steps = [(number, False) for number in range(len(given_gifts))]
+    for number in given_back:
+        earliest = steps.index((number, False)) + 1
+        steps.insert(data.draw(st.integers(earliest, len(steps))), (number, True))
+    end = accrue(nft_type, [(given_gifts[number], back) for number, back in steps])
+    straight = accrue(nft_type, [(gift, False) for gift in kept])
+    assert end.level == straight.level == max(highest(nft_type, end), min(end.grants, 1))
+    assert end.grants == straight.grants
+    assert {name: value for name, value in end.counters.items() if value} == straight.counters
+
+
+def accrue(nft_type: NftType, steps: list[tuple[tuple[str, int] | None, bool]]) -> Progress:
+    """Progress after gifts (None is a badge) and gifts taken back, one batch each."""
+    standing = Standing(Progress())
+    origin = Origin("connect/connect")
+    for gift, back in steps:
+        accrual = Accrual(
+            {"explorer": nft_type}, {("ada", "explorer"): standing}, NOW, lambda: "id"
+        )
+        reward = Reward("ada", "explorer", *gift, "", origin) if gift else None
+        effect = reward or Grant("ada", "explorer", "", origin)
+        if back:
+            accrual.revert(effect)
+        else:
+            accrual.apply(effect)
+        before, standing = standing, accrual.changed["ada", "explorer"]
+        instances = {**accrual.created, **accrual.moved}.values()
+        moved = before.progress.level != standing.progress.level
+        assert [one.level for one in instances] == [standing.progress.level] * moved
+    return standing.progress

@@ -6,11 +6,11 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from points_svc.book import Book
 from points_svc.errors import BalanceOverflow, InsufficientFunds
 from points_svc.ledger import (
     MAX_BALANCE,
     AccountKey,
-    Book,
     Entry,
     Posting,
     issuance,

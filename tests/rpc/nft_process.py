@@ -98,7 +98,12 @@ class NftProcess:
         return await self._process.wait()
 
     async def report(
-        self, mint_id: str, operation_id: str, version: int, state: nft_pb2.MintState.ValueType
+        self,
+        mint_id: str,
+        operation_id: str,
+        version: int,
+        state: nft_pb2.MintState.ValueType,
+        **details: Any,
     ) -> int:
         """Reports as the Gateway does; returns how many reports changed something."""
         request = callbacks_pb2.ReportMintStatusRequest()
@@ -108,6 +113,7 @@ class NftProcess:
             version=version,
             state=state,
             location=PLACE,
+            **details,
         )
         async with self.channel("gateway/gateway") as channel:
             stub = callbacks_pb2_grpc.MintCallbackServiceStub(channel)

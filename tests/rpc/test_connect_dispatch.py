@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from go2asia.connect.v1.reward_actions_pb2 import RewardAction
 from go2asia.points.v1 import points_pb2, points_pb2_grpc
 
 from connect_svc.clients import Clients
 from connect_svc.config import ConnectSettings
 from connect_svc.dispatcher import Dispatcher
+from connect_svc.operating import retry_action
 from connect_svc.records import ActionRecord, State
 from connect_svc.store import ActionStore
 from connect_svc.targets import PointsTarget
@@ -20,6 +22,7 @@ from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh import status, telemetry
 from mesh.errors import Internal, MeshError, NotFound, Unavailable
+from mesh.idempotency import Key
 from mesh.server import Registration, running
 from tests.integration.connect_replica import (
     ConnectDatabase,
@@ -172,6 +175,27 @@ async def test_an_item_that_is_refused_fails_with_the_reason(
         assert failed.result == ""
     [(dead_reason,)] = connect.query("SELECT dead_reason FROM reward_queue")
     assert dead_reason == failed.last_error
+
+
+async def test_a_failed_action_is_sent_again_when_asked(
+    connect: ConnectDatabase, authority: Authority
+) -> None:
+    refusals = [NotFound("There is no such unit.")]
+
+    async def answer(award: points_pb2.AwardRequest) -> MeshError | None:
+        return refusals.pop() if refusals else None
+
+    async with dispatching(connect, authority, answer) as (one, _):
+        [action_id] = (await one.intake.submit(submission())).action_ids
+        await until(one, action_id, lambda record: record.state is State.FAILED)
+        key = Key("operator/ops:RetryRewardAction", "retry-1", b"x")
+        again = await retry_action(one.database, key, action_id)
+        assert again.state == RewardAction.STATE_PENDING
+        done = await until(one, action_id, lambda record: record.state is State.COMPLETED)
+        assert (done.attempts, done.last_error, done.result) == (1, "", action_id)
+        assert await retry_action(one.database, key, action_id) == again
+        assert (await counted(one))[State.COMPLETED] == 1
+    assert connect.count("reward_queue") == 0
 
 
 async def test_an_item_that_breaks_the_call_is_found_and_the_others_go_through(

@@ -2,19 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import pytest
 from go2asia.connect.v1 import (
     events_pb2,
-    events_pb2_grpc,
     reward_actions_pb2,
-    reward_actions_pb2_grpc,
     rules_pb2,
-    rules_pb2_grpc,
 )
 
 from connect_svc.errors import (
@@ -26,105 +20,58 @@ from connect_svc.errors import (
     RuleNotFound,
     SourceNotOwned,
 )
-from connect_svc.intake import Intake
-from connect_svc.servicer import EventServicer, RewardActionServicer, RuleServicer
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
-from mesh.client import open_channel
-from mesh.db import Database
 from mesh.errors import InvalidArgument, Kind, PageTokenInvalid, PermissionDenied
-from mesh.migrate import migrate
 from mesh.testing import LoopServer
 from tests.integration.connect_replica import event, rule
+from tests.rpc.connect_callers import (
+    MANAGER,
+    OPERATOR,
+    QUEST,
+    Caller,
+    add_services,
+    callers,
+    services_on,
+)
 
 RewardAction = reward_actions_pb2.RewardAction
-_numbers = count(1)
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Stubs of one identity; the generated async stubs are known to type checkers only."""
-
-    events: Any
-    rules: Any
-    actions: Any
-
-    async def create(self, made: rules_pb2.Rule) -> rules_pb2.Rule:
-        request = rules_pb2.CreateRuleRequest(request_id=f"create-{next(_numbers)}", rule=made)
-        return (await self.rules.CreateRule(request)).rule
-
-    async def submit(self, sent: events_pb2.Event) -> events_pb2.EventReceipt:
-        return (await self.events.SubmitEvent(events_pb2.SubmitEventRequest(event=sent))).receipt
 
 
 @pytest.fixture(scope="module")
 def grpc_add_to_server() -> Any:
-    def add(services: tuple[Any, Any, Any], server: LoopServer) -> None:
-        events, rules, actions = services
-        events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
-        rules_pb2_grpc.add_RuleServiceServicer_to_server(rules, server)
-        reward_actions_pb2_grpc.add_RewardActionServiceServicer_to_server(actions, server)
-
-    return add
+    return add_services
 
 
 @pytest.fixture(scope="module")
 def grpc_servicer(
     _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
 ) -> Iterator[tuple[Any, Any, Any]]:
-    name = make_database()
-    asyncio.run(migrate("connect_svc", postgres.url(name)))
-    running = AsyncExitStack()
-
-    async def start() -> tuple[Any, Any, Any]:
-        url = postgres.url(name, "connect_app")
-        database = await running.enter_async_context(Database(url, application_name="connect"))
-        intake = await running.enter_async_context(Intake(database, wake=lambda: None))
-        return (
-            EventServicer(intake, database),
-            RuleServicer(database),
-            RewardActionServicer(database),
-        )
-
-    yield _grpc_server.run(start())
-    _grpc_server.run(running.aclose())
+    with services_on(_grpc_server, postgres, make_database()) as services:
+        yield services
 
 
 @pytest.fixture
 async def act(
     grpc_server: object, grpc_addr: str, authority: Authority
-) -> AsyncIterator[Callable[[str], Any]]:
-    """Stubs that call as the given identity."""
-
-    @asynccontextmanager
-    async def stubs(identity: str) -> AsyncIterator[Caller]:
-        async with open_channel(grpc_addr, authority.issue(identity)) as channel:
-            yield Caller(
-                events_pb2_grpc.EventServiceStub(channel),
-                rules_pb2_grpc.RuleServiceStub(channel),
-                reward_actions_pb2_grpc.RewardActionServiceStub(channel),
-            )
-
-    async with AsyncExitStack() as channels:
-        opened: dict[str, Caller] = {}
-        for identity in ("domain-service/quest", "economy-manager/ann", "operator/ops"):
-            opened[identity] = await channels.enter_async_context(stubs(identity))
-        yield opened.__getitem__
+) -> AsyncIterator[Callable[[str], Caller]]:
+    async with callers(grpc_addr, authority) as act:
+        yield act
 
 
 @pytest.fixture
 def quest(act: Callable[[str], Caller]) -> Caller:
-    return act("domain-service/quest")
+    return act(QUEST)
 
 
 @pytest.fixture
 def manager(act: Callable[[str], Caller]) -> Caller:
-    return act("economy-manager/ann")
+    return act(MANAGER)
 
 
 @pytest.fixture
 def operator(act: Callable[[str], Caller]) -> Caller:
-    return act("operator/ops")
+    return act(OPERATOR)
 
 
 async def test_the_story_of_an_event(quest: Caller, manager: Caller) -> None:

@@ -1,9 +1,11 @@
 """A watcher lives through the death of the replica that served it."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from go2asia.nft.v1 import (
     catalog_pb2,
     catalog_pb2_grpc,
@@ -13,9 +15,11 @@ from go2asia.nft.v1 import (
 )
 
 from devstack.certificates import Authority
+from devstack.ports import free_port
 from devstack.postgres import Cluster
 from mesh.client import open_channel
 from mesh.watching import watch
+from nft_svc.errors import Draining
 from tests.rpc.mesh_probe import serving
 from tests.rpc.nft_process import MemoryGateway, Watch, explorer, nft_process, reward, settled
 
@@ -72,3 +76,62 @@ async def test_a_watcher_goes_on_when_its_replica_drains(
             nft_pb2.MINT_STATE_MINTED,
         ]
         assert snapshots == 1, "the token, not a new snapshot, carried it over"
+
+
+async def test_a_drain_is_told_by_its_name_and_counted_until_then(
+    postgres: Cluster, make_database: Callable[[], str], authority: Authority
+) -> None:
+    name = make_database()
+    urls = postgres.url(name), postgres.url(name, "nft_app")
+    metrics = free_port()
+    settings = {"NFT_METRICS_PORT": str(metrics), "NFT_CENSUS_SECONDS": "0.2"}
+    async with (
+        asyncio.timeout(30),
+        nft_process(authority, *urls, "localhost:1", **settings) as nft,
+        nft.channel("economy-manager/ann") as authors,
+        nft.channel("connect/connect") as connect,
+        nft.channel("bff/web") as reads,
+    ):
+        request = catalog_pb2.CreateNftTypeRequest(request_id="t", nft_type=explorer())
+        await catalog_pb2_grpc.NftCatalogServiceStub(authors).CreateNftType(request)
+        rewards: Any = rewards_pb2_grpc.RewardServiceStub(connect)
+        for user in ("ada", "bob"):
+            await rewards.ApplyReward(reward(user))
+        stub = nft_pb2_grpc.NftServiceStub(reads)
+        streams = [aiter(stub.WatchMintStatus(Watch(user_id=user))) for user in ("ada", "bob")]
+        for stream in streams:
+            await anext(stream)
+        page = await scrape_until(metrics, "nft_mints", "QUEUED", 2)
+        assert sample(page, "nft_feed_streams") == 2
+        waiting = [sample(page, "nft_submissions", word) for word in ("ready", "leased", "delayed")]
+        assert sum(waiting) == 2, "nobody takes them: the Gateway is not there"
+        nft.terminate()
+        for stream in streams:
+            with pytest.raises(Draining):
+                await read_on(stream)
+        assert await nft.exit_code() == 0
+
+
+async def read_on(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
+async def scrape_until(port: int, name: str, label: str, value: float) -> str:
+    """The metrics page once a sample has that value."""
+    for _ in range(100):
+        reader, writer = await asyncio.open_connection("localhost", port)
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        page = (await reader.read()).decode()
+        writer.close()
+        if sample(page, name, label) == value:
+            return page
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{name} of {label} never became {value}:\n{page}")
+
+
+def sample(page: str, name: str, label: str = "") -> float:
+    """The value of a metric, of the series that has a label of this value; 0 if there is none."""
+    quoted = f'.*"{label}"' if label else ""
+    found = re.search(rf"^{name}\{{{quoted}.*\}} (.+)$", page, re.MULTILINE)
+    return float(found[1]) if found else 0

@@ -24,9 +24,11 @@ from mesh.errors import PermissionDenied, RequestIdReused
 from mesh.validation import InvalidFields
 from mesh.watching import watch
 from nft_svc.errors import (
+    EtagMismatch,
     MetadataMismatch,
     MintNotFound,
     NftNotFound,
+    NftTypeArchived,
     StreamEvicted,
     UnknownCounter,
     UnknownNftType,
@@ -267,3 +269,65 @@ async def test_the_bffs_helper_gives_way_when_evicted(rewards: Any, people: Any)
     assert len(tokens) == 1
     for stream in newer:
         stream.cancel()
+
+
+async def test_authors_see_whom_a_change_touches_and_archive_for_good(
+    catalog: Any, rewards: Any, people: Any
+) -> None:
+    created = await catalog.CreateNftType(
+        catalog_pb2.CreateNftTypeRequest(request_id="scout", nft_type=explorer("scout"))
+    )
+    quests = {"a": 1, "b": 4, "c": 5, "d": 9}
+    prefix = a_user()
+    for name, increment in quests.items():
+        await rewards.ApplyReward(reward(prefix + name, nft_type="scout", increment=increment))
+    changed = created.nft_type
+    changed.levels[0].thresholds["quests"] = 3
+    changed.levels.add(level=2, thresholds={"quests": 5})
+    request = catalog_pb2.PreviewNftTypeRequest(nft_type=changed, page_size=2)
+    first = await catalog.PreviewNftType(request)
+    request.page_token = first.next_page_token
+    rest = await catalog.PreviewNftType(request)
+    shifts = [*first.shifts, *rest.shifts]
+    assert [(one.user_id, one.level, one.level_due) for one in shifts] == [
+        (prefix + "a", 1, 0), (prefix + "c", 1, 2), (prefix + "d", 1, 2),
+    ]  # fmt: skip
+    assert all(one.nft_id for one in shifts)
+    assert (first.examined + rest.examined, rest.next_page_token) == (4, "")
+    progress = nft_pb2.GetProgressRequest(user_id=prefix + "c", nft_type="scout")
+    assert (await people.GetProgress(progress)).progress.level == 1, "a preview changes nothing"
+
+    update = catalog_pb2.UpdateNftTypeRequest(request_id=new_id(), nft_type=changed)
+    updated = (await catalog.UpdateNftType(update)).nft_type
+    assert (await people.GetProgress(progress)).progress.level == 1, "nor does an update by itself"
+    raised = await rewards.ApplyReward(reward(prefix + "c", nft_type="scout"))
+    assert raised.outcome.level == 2
+
+    with pytest.raises(EtagMismatch):
+        await catalog.ArchiveNftType(archive("scout", changed.etag))
+    with pytest.raises(EtagMismatch):
+        await catalog.PreviewNftType(catalog_pb2.PreviewNftTypeRequest(nft_type=changed))
+    with pytest.raises(UnknownNftType):
+        await catalog.ArchiveNftType(archive("pirate", "x"))
+    request = archive("scout", updated.etag)
+    archived = (await catalog.ArchiveNftType(request)).nft_type
+    assert (archived.state, archived.version) == (catalog_pb2.NftType.STATE_ARCHIVED, 3)
+    assert (await catalog.ArchiveNftType(request)).nft_type == archived
+    with pytest.raises(NftTypeArchived):
+        await catalog.ArchiveNftType(archive("scout", archived.etag))
+    updated.etag = archived.etag
+    with pytest.raises(NftTypeArchived):
+        await catalog.UpdateNftType(
+            catalog_pb2.UpdateNftTypeRequest(request_id=new_id(), nft_type=updated)
+        )
+    with pytest.raises(NftTypeArchived) as refused:
+        await rewards.ApplyReward(reward(prefix + "c", nft_type="scout"))
+    assert (refused.value.field, refused.value.metadata) == ("nft_type", {"nft_type": "scout"})
+    with pytest.raises(NftTypeArchived):
+        await rewards.GrantNft(
+            rewards_pb2.GrantNftRequest(request_id=new_id(), user_id=prefix, nft_type="scout")
+        )
+
+
+def archive(code: str, etag: str) -> catalog_pb2.ArchiveNftTypeRequest:
+    return catalog_pb2.ArchiveNftTypeRequest(request_id=new_id(), code=code, etag=etag)

@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any
 
 import pytest
@@ -14,9 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.client import open_channel
-from mesh.db import Database
 from mesh.errors import InvalidArgument, PageTokenInvalid, PermissionDenied, RequestIdReused
-from mesh.migrate import migrate
 from mesh.testing import LoopServer
 from points_svc.errors import (
     EffectiveTimeInFuture,
@@ -24,38 +20,10 @@ from points_svc.errors import (
     TransactionNotFound,
     UnknownUnit,
 )
-from points_svc.posting import Desk
 from points_svc.servicer import MAX_BATCH_BYTES, PointsServicer
+from tests.rpc.points_service import Ledger, award, batch, served_ledger, spend
 
-_numbers = count(1)
 Stub = Any  # the generated async stub is known to type checkers only
-
-
-def posting(user_id: str, amount: int, **rest: Any) -> points_pb2.PostingDetails:
-    fields = {"unit": "G2A", "reason": "quest-completed", "reference": "action-1", **rest}
-    return points_pb2.PostingDetails(user_id=user_id, amount=amount, **fields)
-
-
-def award(user_id: str, amount: int, request_id: str = "", **rest: Any) -> points_pb2.AwardRequest:
-    request_id = request_id or f"award-{next(_numbers)}"
-    return points_pb2.AwardRequest(request_id=request_id, posting=posting(user_id, amount, **rest))
-
-
-def spend(user_id: str, amount: int, request_id: str = "", **rest: Any) -> points_pb2.SpendRequest:
-    request_id = request_id or f"spend-{next(_numbers)}"
-    return points_pb2.SpendRequest(request_id=request_id, posting=posting(user_id, amount, **rest))
-
-
-def batch(
-    *items: points_pb2.AwardRequest | points_pb2.SpendRequest,
-) -> points_pb2.BatchPostRequest:
-    request = points_pb2.BatchPostRequest()
-    for item in items:
-        if isinstance(item, points_pb2.AwardRequest):
-            request.items.add(award=item)
-        else:
-            request.items.add(spend=item)
-    return request
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +32,16 @@ def grpc_add_to_server() -> Any:
 
 
 @pytest.fixture(scope="module")
-def grpc_servicer(
+def ledger(
     _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
-) -> Iterator[PointsServicer]:
-    name = make_database()
-    asyncio.run(migrate("points_svc", postgres.url(name)))
-    running = AsyncExitStack()
+) -> Iterator[Ledger]:
+    with served_ledger(_grpc_server, postgres, make_database) as ledger:
+        yield ledger
 
-    async def start() -> PointsServicer:
-        url = postgres.url(name, "points_app")
-        database = await running.enter_async_context(Database(url, application_name="points"))
-        return PointsServicer(await running.enter_async_context(Desk(database)), database)
 
-    yield _grpc_server.run(start())
-    _grpc_server.run(running.aclose())
+@pytest.fixture(scope="module")
+def grpc_servicer(ledger: Ledger) -> PointsServicer:
+    return ledger.servicer
 
 
 @pytest.fixture
@@ -118,6 +82,8 @@ async def test_an_award_is_booked_and_can_be_read_again(connect: Stub) -> None:
     assert received == points_pb2.Entry(
         account="user:ada", amount=25, balance_after=25, account_version=1
     )
+    [change] = booked.lot_changes
+    assert (change.account, change.amount) == ("user:ada", 25)
     again = await connect.GetTransaction(
         points_pb2.GetTransactionRequest(transaction_id=booked.transaction_id)
     )

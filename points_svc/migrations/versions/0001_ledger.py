@@ -1,4 +1,4 @@
-"""The ledger: units, accounts, transactions, entries, remembered request ids.
+"""The ledger: units, accounts, transactions, entries, lots, holds, seals, remembered request ids.
 
 Forward only: a ledger is never migrated back.
 """
@@ -24,10 +24,10 @@ CREATE TABLE accounts (
     version bigint NOT NULL,
     floor bigint,
     UNIQUE (owner, unit),
-    CONSTRAINT accounts_floor_check CHECK (posted - held >= floor),
+    CONSTRAINT accounts_floor_check CHECK (posted - held >= floor OR owner LIKE 'debt:%'),
+    CONSTRAINT accounts_debt_check CHECK (posted <= 0 OR owner NOT LIKE 'debt:%'),
     CONSTRAINT accounts_held_check CHECK (held >= 0),
-    CONSTRAINT accounts_user_has_floor_check
-        CHECK (owner NOT LIKE 'user:%' OR floor IS NOT NULL)
+    CONSTRAINT accounts_has_floor_check CHECK (floor IS NOT NULL OR owner LIKE 'system:%')
 ) WITH (fillfactor = 70);
 
 CREATE TABLE transactions (
@@ -35,6 +35,7 @@ CREATE TABLE transactions (
     request_id text NOT NULL,
     kind text NOT NULL,
     user_id text NOT NULL,
+    recipient text NOT NULL,
     unit text NOT NULL,
     amount bigint NOT NULL,
     reason text NOT NULL,
@@ -42,10 +43,21 @@ CREATE TABLE transactions (
     metadata jsonb NOT NULL,
     effective_time timestamptz NOT NULL,
     booked_time timestamptz NOT NULL,
+    reverses uuid,
+    hold_id uuid,
+    batch bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
     CONSTRAINT transactions_amount_check CHECK (amount > 0),
+    CONSTRAINT transactions_recipient_check CHECK (recipient <> user_id),
     CONSTRAINT transactions_effective_time_check CHECK (effective_time <= booked_time)
 );
 CREATE INDEX transactions_user_id_transaction_id_idx ON transactions (user_id, transaction_id);
+CREATE INDEX transactions_recipient_transaction_id_idx ON transactions (recipient, transaction_id)
+    WHERE recipient <> '';
+CREATE INDEX transactions_reference_transaction_id_idx ON transactions (reference, transaction_id)
+    WHERE reference <> '';
+CREATE INDEX transactions_reason_transaction_id_idx ON transactions (reason, transaction_id);
+CREATE INDEX transactions_reverses_idx ON transactions (reverses) WHERE reverses IS NOT NULL;
+CREATE INDEX transactions_batch_idx ON transactions (batch);
 
 CREATE TABLE entries (
     transaction_id uuid NOT NULL,
@@ -57,6 +69,82 @@ CREATE TABLE entries (
     PRIMARY KEY (transaction_id, ordinal),
     UNIQUE (account_id, account_version),
     CONSTRAINT entries_amount_check CHECK (amount <> 0)
+);
+
+CREATE TABLE lots (
+    transaction_id uuid NOT NULL,
+    ordinal smallint NOT NULL,
+    account_id bigint NOT NULL,
+    amount bigint NOT NULL,
+    remaining bigint NOT NULL,
+    held bigint NOT NULL,
+    expire_time timestamptz,
+    open boolean GENERATED ALWAYS AS (remaining > 0) STORED,
+    PRIMARY KEY (transaction_id, ordinal),
+    CONSTRAINT lots_remaining_check CHECK (remaining >= 0 AND remaining <= amount),
+    CONSTRAINT lots_held_check CHECK (held >= 0 AND held <= remaining)
+) WITH (fillfactor = 70);
+CREATE INDEX lots_next_idx ON lots (account_id, expire_time, transaction_id, ordinal) WHERE open;
+CREATE INDEX lots_due_idx ON lots (expire_time) WHERE open AND expire_time IS NOT NULL;
+CREATE INDEX lots_account_id_transaction_id_ordinal_idx
+    ON lots (account_id, transaction_id, ordinal);
+
+CREATE TABLE lot_changes (
+    transaction_id uuid NOT NULL,
+    lot_transaction_id uuid NOT NULL,
+    lot_ordinal smallint NOT NULL,
+    amount bigint NOT NULL,
+    PRIMARY KEY (transaction_id, lot_transaction_id, lot_ordinal),
+    CONSTRAINT lot_changes_amount_check CHECK (amount <> 0)
+);
+
+CREATE TABLE holds (
+    hold_id uuid PRIMARY KEY,
+    request_id text NOT NULL,
+    account_id bigint NOT NULL REFERENCES accounts (account_id),
+    user_id text NOT NULL,
+    unit text NOT NULL,
+    amount bigint NOT NULL,
+    captured bigint NOT NULL,
+    state text NOT NULL,
+    reason text NOT NULL,
+    reference text NOT NULL,
+    placed_time timestamptz NOT NULL,
+    expire_time timestamptz NOT NULL,
+    closed_time timestamptz,
+    CONSTRAINT holds_amount_check CHECK (amount > 0),
+    CONSTRAINT holds_captured_check CHECK (captured >= 0 AND captured <= amount),
+    CONSTRAINT holds_state_check CHECK (state IN ('active', 'captured', 'released', 'expired')),
+    CONSTRAINT holds_closed_check CHECK ((state = 'active') = (closed_time IS NULL)),
+    CONSTRAINT holds_captured_state_check CHECK ((state = 'captured') = (captured > 0))
+);
+CREATE INDEX holds_account_id_idx ON holds (account_id);
+CREATE INDEX holds_due_idx ON holds (expire_time) WHERE state = 'active';
+
+CREATE TABLE hold_lots (
+    hold_id uuid NOT NULL REFERENCES holds (hold_id),
+    lot_transaction_id uuid NOT NULL,
+    lot_ordinal smallint NOT NULL,
+    amount bigint NOT NULL,
+    PRIMARY KEY (hold_id, lot_transaction_id, lot_ordinal),
+    CONSTRAINT hold_lots_amount_check CHECK (amount > 0)
+);
+
+CREATE TABLE reversals (
+    transaction_id uuid PRIMARY KEY REFERENCES transactions (transaction_id),
+    amount bigint NOT NULL,
+    reversed bigint NOT NULL,
+    CONSTRAINT reversals_reversed_check CHECK (reversed > 0 AND reversed <= amount)
+);
+
+CREATE TABLE seals (
+    number bigint PRIMARY KEY,
+    first_batch bigint NOT NULL,
+    end_batch bigint NOT NULL,
+    transactions bigint NOT NULL,
+    hash bytea NOT NULL,
+    sealed_time timestamptz NOT NULL,
+    CONSTRAINT seals_range_check CHECK (first_batch < end_batch)
 );
 
 CREATE TABLE idempotency_keys (
@@ -109,12 +197,23 @@ BEGIN
         USING ERRCODE = 'restrict_violation';
 END $$;
 """
-IMMUTABLE = ("transactions", "entries", "idempotency_keys")
+IMMUTABLE = ("transactions", "entries", "lot_changes", "hold_lots", "seals", "idempotency_keys")
+UNDELETABLE = ("accounts", "lots", "holds", "reversals")
+
+# Captured, released or expired once: nothing about a hold changes after that.
+HOLDS_CLOSE_ONCE = """
+CREATE TRIGGER holds_close_once BEFORE UPDATE ON holds FOR EACH ROW
+    WHEN (OLD.state <> 'active') EXECUTE FUNCTION refuse_change();
+"""
 
 GRANTS = """
 GRANT SELECT ON units TO points_app;
-GRANT SELECT, INSERT, UPDATE (posted, held, version) ON accounts TO points_app;
-GRANT SELECT, INSERT ON transactions, entries, idempotency_keys TO points_app;
+GRANT SELECT, INSERT, UPDATE (posted, held, version, floor) ON accounts TO points_app;
+GRANT SELECT, INSERT, UPDATE (remaining, held) ON lots TO points_app;
+GRANT SELECT, INSERT, UPDATE (state, captured, closed_time) ON holds TO points_app;
+GRANT SELECT, INSERT, UPDATE (reversed) ON reversals TO points_app;
+GRANT SELECT, INSERT ON transactions, entries, lot_changes, hold_lots, seals, idempotency_keys
+    TO points_app;
 """
 
 
@@ -127,8 +226,10 @@ def upgrade() -> None:
             f"CREATE TRIGGER {table}_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
             " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
         )
-    op.execute(
-        "CREATE TRIGGER accounts_undeletable BEFORE DELETE OR TRUNCATE ON accounts"
-        " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
-    )
+    for table in UNDELETABLE:
+        op.execute(
+            f"CREATE TRIGGER {table}_undeletable BEFORE DELETE OR TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+        )
+    op.execute(HOLDS_CLOSE_ONCE)
     op.execute(GRANTS)

@@ -54,6 +54,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no action has this id. Metadata: `action_id`."""
     ERROR_REASON_RULE_STATE_FORBIDDEN: _ErrorReason.ValueType  # 12
     """FAILED_PRECONDITION: the rule cannot go from its state to the asked one. Metadata: `from`, `to`."""
+    ERROR_REASON_ACTION_STATE_FORBIDDEN: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION: the action cannot be retried or cancelled in its state. Metadata: `state`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the Connect service; domain `connect.go2asia`. On the wire the name without the prefix."""
@@ -90,4 +92,6 @@ ERROR_REASON_ACTION_NOT_FOUND: ErrorReason.ValueType  # 11
 """NOT_FOUND: no action has this id. Metadata: `action_id`."""
 ERROR_REASON_RULE_STATE_FORBIDDEN: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: the rule cannot go from its state to the asked one. Metadata: `from`, `to`."""
+ERROR_REASON_ACTION_STATE_FORBIDDEN: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION: the action cannot be retried or cancelled in its state. Metadata: `state`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

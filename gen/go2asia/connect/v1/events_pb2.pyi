@@ -388,10 +388,18 @@ class RuleOutcome(_message.Message):
         RESULT_MATCHED: RuleOutcome._Result.ValueType  # 1
         """The condition was true; `action_ids` are its actions."""
         RESULT_OUTSIDE_WINDOW: RuleOutcome._Result.ValueType  # 2
-        """The event's time lies outside the rule's validity."""
+        """The event's time lies outside the rule's validity, and the condition was not false."""
         RESULT_ERROR: RuleOutcome._Result.ValueType  # 3
         """The condition, a recipient or an amount could not be evaluated; `detail` says why. Counts as
         not matched.
+        """
+        RESULT_CONDITION_FALSE: RuleOutcome._Result.ValueType  # 4
+        """The condition was false. Not stored but recomputed, by ExplainEvent and SimulateEvent."""
+        RESULT_OTHER_EVENT_TYPE: RuleOutcome._Result.ValueType  # 5
+        """The rule is for events of another type. Not stored; only from ExplainEvent."""
+        RESULT_NOT_ENABLED: RuleOutcome._Result.ValueType  # 6
+        """The rule was not enabled, or not written yet, when the event was decided. Not stored; only
+        from ExplainEvent.
         """
 
     class Result(_Result, metaclass=_ResultEnumTypeWrapper):
@@ -402,10 +410,18 @@ class RuleOutcome(_message.Message):
     RESULT_MATCHED: RuleOutcome.Result.ValueType  # 1
     """The condition was true; `action_ids` are its actions."""
     RESULT_OUTSIDE_WINDOW: RuleOutcome.Result.ValueType  # 2
-    """The event's time lies outside the rule's validity."""
+    """The event's time lies outside the rule's validity, and the condition was not false."""
     RESULT_ERROR: RuleOutcome.Result.ValueType  # 3
     """The condition, a recipient or an amount could not be evaluated; `detail` says why. Counts as
     not matched.
+    """
+    RESULT_CONDITION_FALSE: RuleOutcome.Result.ValueType  # 4
+    """The condition was false. Not stored but recomputed, by ExplainEvent and SimulateEvent."""
+    RESULT_OTHER_EVENT_TYPE: RuleOutcome.Result.ValueType  # 5
+    """The rule is for events of another type. Not stored; only from ExplainEvent."""
+    RESULT_NOT_ENABLED: RuleOutcome.Result.ValueType  # 6
+    """The rule was not enabled, or not written yet, when the event was decided. Not stored; only
+    from ExplainEvent.
     """
 
     RULE_ID_FIELD_NUMBER: _builtins.int
@@ -441,6 +457,171 @@ class RuleOutcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RuleOutcome: _TypeAlias = RuleOutcome  # noqa: Y015
+
+@_typing.final
+class RuleExplanation(_message.Message):
+    """What one rule did with one event, and what each part of its condition came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> Global___RuleOutcome:
+        """What the rule did, and why in one sentence."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConditionPart]:
+        """The operands of the condition's outermost `&&`, in the order of the text; one if there is no
+        `&&`, none if the condition is empty or was not tried.
+        """
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___RuleOutcome | None = ...,
+        parts: _abc.Iterable[Global___ConditionPart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleExplanation: _TypeAlias = RuleExplanation  # noqa: Y015
+
+@_typing.final
+class ConditionPart(_message.Message):
+    """One operand of a condition's outermost `&&`, evaluated by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Value:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ValueEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ConditionPart._Value.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        VALUE_UNSPECIFIED: ConditionPart._Value.ValueType  # 0
+        """Never sent."""
+        VALUE_TRUE: ConditionPart._Value.ValueType  # 1
+        """It holds."""
+        VALUE_FALSE: ConditionPart._Value.ValueType  # 2
+        """It is false: this is why the rule did not match."""
+        VALUE_ERROR: ConditionPart._Value.ValueType  # 3
+        """It could not be evaluated; `detail` says why."""
+
+    class Value(_Value, metaclass=_ValueEnumTypeWrapper):
+        """What it came to."""
+
+    VALUE_UNSPECIFIED: ConditionPart.Value.ValueType  # 0
+    """Never sent."""
+    VALUE_TRUE: ConditionPart.Value.ValueType  # 1
+    """It holds."""
+    VALUE_FALSE: ConditionPart.Value.ValueType  # 2
+    """It is false: this is why the rule did not match."""
+    VALUE_ERROR: ConditionPart.Value.ValueType  # 3
+    """It could not be evaluated; `detail` says why."""
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """As the author wrote it."""
+    line: _builtins.int
+    """Where it starts in the condition; lines count from 1."""
+    column: _builtins.int
+    """Columns count from 1."""
+    value: Global___ConditionPart.Value.ValueType
+    """What it came to."""
+    detail: _builtins.str
+    """Why it could not be evaluated."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        line: _builtins.int = ...,
+        column: _builtins.int = ...,
+        value: Global___ConditionPart.Value.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "detail", b"detail", "line", b"line", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConditionPart: _TypeAlias = ConditionPart  # noqa: Y015
+
+@_typing.final
+class ExplainEventRequest(_message.Message):
+    """Request of ExplainEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_KEY_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """By Connect's id."""
+    rule_id: _builtins.str
+    """Which rule."""
+    @_builtins.property
+    def external_key(self) -> Global___ExternalKey:
+        """By the source's key."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        external_key: Global___ExternalKey | None = ...,
+        rule_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "external_key", b"external_key", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "external_key", b"external_key", "key", b"key", "rule_id", b"rule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["event_id", "external_key"]  # noqa: Y015
+    _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_key) -> _WhichOneofReturnType_key | None: ...
+
+Global___ExplainEventRequest: _TypeAlias = ExplainEventRequest  # noqa: Y015
+
+@_typing.final
+class ExplainEventResponse(_message.Message):
+    """Response of ExplainEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOG_VERSION_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    catalog_version: _builtins.int
+    """The version of the rule catalogue that decided the event."""
+    @_builtins.property
+    def explanation(self) -> Global___RuleExplanation:
+        """What that catalogue's version of the rule did."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[_reward_actions_pb2.RewardAction]:
+        """The rewards that the rule gave for this event, with their present states and results."""
+
+    def __init__(
+        self,
+        *,
+        catalog_version: _builtins.int = ...,
+        explanation: Global___RuleExplanation | None = ...,
+        actions: _abc.Iterable[_reward_actions_pb2.RewardAction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "catalog_version", b"catalog_version", "explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainEventResponse: _TypeAlias = ExplainEventResponse  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):

@@ -53,6 +53,11 @@ class EventServiceStub:
                 request_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.GetEventRequest.SerializeToString,
                 response_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.GetEventResponse.FromString,
                 _registered_method=True)
+        self.ExplainEvent = channel.unary_unary(
+                '/go2asia.connect.v1.EventService/ExplainEvent',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/go2asia.connect.v1.EventService/ListEvents',
                 request_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ListEventsRequest.SerializeToString,
@@ -88,6 +93,15 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainEvent(self, request, context):
+        """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
+        catalogue version that decided the event, down to the part of the condition that was false.
+        EVENT_NOT_FOUND, RULE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists events, newest received first.
         """
@@ -112,6 +126,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.GetEvent,
                     request_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.GetEventRequest.FromString,
                     response_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.GetEventResponse.SerializeToString,
+            ),
+            'ExplainEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainEvent,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -204,6 +223,33 @@ class EventService:
             '/go2asia.connect.v1.EventService/GetEvent',
             go2asia_dot_connect_dot_v1_dot_events__pb2.GetEventRequest.SerializeToString,
             go2asia_dot_connect_dot_v1_dot_events__pb2.GetEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.EventService/ExplainEvent',
+            go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,11 @@ class EventServiceStub:
     """Takes in up to 500 independent events; each is accepted or refused by itself."""
     GetEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.GetEventRequest, _events_pb2.GetEventResponse]
     """Reads the whole story of an event: what was decided and why, and what became of its actions."""
+    ExplainEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.ExplainEventRequest, _events_pb2.ExplainEventResponse]
+    """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
+    catalogue version that decided the event, down to the part of the condition that was false.
+    EVENT_NOT_FOUND, RULE_NOT_FOUND.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_events_pb2.ListEventsRequest, _events_pb2.ListEventsResponse]
     """Lists events, newest received first."""
 
@@ -61,6 +66,11 @@ class EventServiceAsyncStub(EventServiceStub):
     """Takes in up to 500 independent events; each is accepted or refused by itself."""
     GetEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.GetEventRequest, _events_pb2.GetEventResponse]  # type: ignore[assignment]
     """Reads the whole story of an event: what was decided and why, and what became of its actions."""
+    ExplainEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.ExplainEventRequest, _events_pb2.ExplainEventResponse]  # type: ignore[assignment]
+    """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
+    catalogue version that decided the event, down to the part of the condition that was false.
+    EVENT_NOT_FOUND, RULE_NOT_FOUND.
+    """
     ListEvents: _aio.UnaryUnaryMultiCallable[_events_pb2.ListEventsRequest, _events_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events, newest received first."""
 
@@ -94,6 +104,17 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_events_pb2.GetEventResponse, _abc.Awaitable[_events_pb2.GetEventResponse]]:
         """Reads the whole story of an event: what was decided and why, and what became of its actions."""
+
+    @_abc_1.abstractmethod
+    def ExplainEvent(
+        self,
+        request: _events_pb2.ExplainEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_events_pb2.ExplainEventResponse, _abc.Awaitable[_events_pb2.ExplainEventResponse]]:
+        """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
+        catalogue version that decided the event, down to the part of the condition that was false.
+        EVENT_NOT_FOUND, RULE_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListEvents(

@@ -45,9 +45,13 @@ class RewardAction(_message.Message):
         """The target has done it."""
         STATE_FAILED: RewardAction._State.ValueType  # 4
         """Given up: refused by the target or out of attempts; `last_error` says why."""
+        STATE_CANCELLED: RewardAction._State.ValueType  # 5
+        """Taken back by an operator before any dispatcher had it."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """PENDING → DISPATCHED → COMPLETED or FAILED; DISPATCHED → PENDING when it is to be tried again."""
+        """PENDING → DISPATCHED → COMPLETED or FAILED; DISPATCHED → PENDING when it is to be tried again;
+        FAILED → PENDING by an operator's retry; PENDING → CANCELLED while it was never claimed.
+        """
 
     STATE_UNSPECIFIED: RewardAction.State.ValueType  # 0
     """Never stored."""
@@ -59,6 +63,8 @@ class RewardAction(_message.Message):
     """The target has done it."""
     STATE_FAILED: RewardAction.State.ValueType  # 4
     """Given up: refused by the target or out of attempts; `last_error` says why."""
+    STATE_CANCELLED: RewardAction.State.ValueType  # 5
+    """Taken back by an operator before any dispatcher had it."""
 
     ACTION_ID_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
@@ -90,7 +96,7 @@ class RewardAction(_message.Message):
     state: Global___RewardAction.State.ValueType
     """Where it stands."""
     attempts: _builtins.int
-    """How often a dispatcher has claimed it."""
+    """How often a dispatcher has claimed it, counted anew by each retry of an operator."""
     last_error: _builtins.str
     """Why the last attempt failed; empty if none did."""
     result: _builtins.str
@@ -339,6 +345,162 @@ class ListRewardActionsResponse(_message.Message):
 Global___ListRewardActionsResponse: _TypeAlias = ListRewardActionsResponse  # noqa: Y015
 
 @_typing.final
+class RetryRewardActionRequest(_message.Message):
+    """Request of RetryRewardAction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTION_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    action_id: _builtins.str
+    """Which action."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        action_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRewardActionRequest: _TypeAlias = RetryRewardActionRequest  # noqa: Y015
+
+@_typing.final
+class RetryRewardActionResponse(_message.Message):
+    """Response of RetryRewardAction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def action(self) -> Global___RewardAction:
+        """The action as it was then: pending again."""
+
+    def __init__(
+        self,
+        *,
+        action: Global___RewardAction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRewardActionResponse: _TypeAlias = RetryRewardActionResponse  # noqa: Y015
+
+@_typing.final
+class RetryRewardActionsRequest(_message.Message):
+    """Request of RetryRewardActions; filters combine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    RECIPIENT_USER_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    rule_id: _builtins.str
+    """Only of this rule; all if empty."""
+    recipient_user_id: _builtins.str
+    """Only for this recipient; all if empty."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        rule_id: _builtins.str = ...,
+        recipient_user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipient_user_id", b"recipient_user_id", "request_id", b"request_id", "rule_id", b"rule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRewardActionsRequest: _TypeAlias = RetryRewardActionsRequest  # noqa: Y015
+
+@_typing.final
+class RetryRewardActionsResponse(_message.Message):
+    """Response of RetryRewardActions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    retried: _builtins.int
+    """How many actions are pending again."""
+    more: _builtins.bool
+    """Whether further failed actions match; send a new request for them."""
+    def __init__(
+        self,
+        *,
+        retried: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "retried", b"retried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRewardActionsResponse: _TypeAlias = RetryRewardActionsResponse  # noqa: Y015
+
+@_typing.final
+class CancelRewardActionRequest(_message.Message):
+    """Request of CancelRewardAction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTION_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    action_id: _builtins.str
+    """Which action."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        action_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRewardActionRequest: _TypeAlias = CancelRewardActionRequest  # noqa: Y015
+
+@_typing.final
+class CancelRewardActionResponse(_message.Message):
+    """Response of CancelRewardAction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def action(self) -> Global___RewardAction:
+        """The action, cancelled."""
+
+    def __init__(
+        self,
+        *,
+        action: Global___RewardAction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRewardActionResponse: _TypeAlias = CancelRewardActionResponse  # noqa: Y015
+
+@_typing.final
 class CountRewardActionsRequest(_message.Message):
     """Request of CountRewardActions."""
 
@@ -365,6 +527,7 @@ class CountRewardActionsResponse(_message.Message):
     DISPATCHED_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
     pending: _builtins.int
     """Waiting."""
     dispatched: _builtins.int
@@ -373,6 +536,8 @@ class CountRewardActionsResponse(_message.Message):
     """Done."""
     failed: _builtins.int
     """Given up."""
+    cancelled: _builtins.int
+    """Taken back before they were sent."""
     def __init__(
         self,
         *,
@@ -380,10 +545,11 @@ class CountRewardActionsResponse(_message.Message):
         dispatched: _builtins.int = ...,
         completed: _builtins.int = ...,
         failed: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "dispatched", b"dispatched", "failed", b"failed", "pending", b"pending"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "dispatched", b"dispatched", "failed", b"failed", "pending", b"pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RewardActionServiceStub:
-    """The rewards on their way to Points and NFT.
+    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    too, and takes effect once: its id is the request id at the target.
     """
 
     def __init__(self, channel):
@@ -45,6 +46,21 @@ class RewardActionServiceStub:
                 request_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.ListRewardActionsRequest.SerializeToString,
                 response_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.ListRewardActionsResponse.FromString,
                 _registered_method=True)
+        self.RetryRewardAction = channel.unary_unary(
+                '/go2asia.connect.v1.RewardActionService/RetryRewardAction',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionResponse.FromString,
+                _registered_method=True)
+        self.RetryRewardActions = channel.unary_unary(
+                '/go2asia.connect.v1.RewardActionService/RetryRewardActions',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionsRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionsResponse.FromString,
+                _registered_method=True)
+        self.CancelRewardAction = channel.unary_unary(
+                '/go2asia.connect.v1.RewardActionService/CancelRewardAction',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CancelRewardActionRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CancelRewardActionResponse.FromString,
+                _registered_method=True)
         self.CountRewardActions = channel.unary_unary(
                 '/go2asia.connect.v1.RewardActionService/CountRewardActions',
                 request_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CountRewardActionsRequest.SerializeToString,
@@ -53,7 +69,8 @@ class RewardActionServiceStub:
 
 
 class RewardActionServiceServicer:
-    """The rewards on their way to Points and NFT.
+    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    too, and takes effect once: its id is the request id at the target.
     """
 
     def GetRewardAction(self, request, context):
@@ -65,6 +82,29 @@ class RewardActionServiceServicer:
 
     def ListRewardActions(self, request, context):
         """Lists actions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryRewardAction(self, request, context):
+        """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
+        ACTION_STATE_FORBIDDEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryRewardActions(self, request, context):
+        """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRewardAction(self, request, context):
+        """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
+        it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +130,21 @@ def add_RewardActionServiceServicer_to_server(servicer, server):
                     request_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.ListRewardActionsRequest.FromString,
                     response_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.ListRewardActionsResponse.SerializeToString,
             ),
+            'RetryRewardAction': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRewardAction,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionResponse.SerializeToString,
+            ),
+            'RetryRewardActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRewardActions,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionsRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionsResponse.SerializeToString,
+            ),
+            'CancelRewardAction': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRewardAction,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CancelRewardActionRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CancelRewardActionResponse.SerializeToString,
+            ),
             'CountRewardActions': grpc.unary_unary_rpc_method_handler(
                     servicer.CountRewardActions,
                     request_deserializer=go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CountRewardActionsRequest.FromString,
@@ -104,7 +159,8 @@ def add_RewardActionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RewardActionService:
-    """The rewards on their way to Points and NFT.
+    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    too, and takes effect once: its id is the request id at the target.
     """
 
     @staticmethod
@@ -151,6 +207,87 @@ class RewardActionService:
             '/go2asia.connect.v1.RewardActionService/ListRewardActions',
             go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.ListRewardActionsRequest.SerializeToString,
             go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.ListRewardActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRewardAction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.RewardActionService/RetryRewardAction',
+            go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRewardActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.RewardActionService/RetryRewardActions',
+            go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionsRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.RetryRewardActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRewardAction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.RewardActionService/CancelRewardAction',
+            go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CancelRewardActionRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_reward__actions__pb2.CancelRewardActionResponse.FromString,
             options,
             channel_credentials,
             insecure,

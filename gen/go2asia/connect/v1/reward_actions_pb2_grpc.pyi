@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RewardActionServiceStub:
-    """The rewards on their way to Points and NFT."""
+    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    too, and takes effect once: its id is the request id at the target.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,23 +39,47 @@ class RewardActionServiceStub:
     """Reads one action."""
     ListRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.ListRewardActionsRequest, _reward_actions_pb2.ListRewardActionsResponse]
     """Lists actions, newest first."""
+    RetryRewardAction: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionRequest, _reward_actions_pb2.RetryRewardActionResponse]
+    """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
+    ACTION_STATE_FORBIDDEN.
+    """
+    RetryRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionsRequest, _reward_actions_pb2.RetryRewardActionsResponse]
+    """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
+    CancelRewardAction: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.CancelRewardActionRequest, _reward_actions_pb2.CancelRewardActionResponse]
+    """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
+    it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
+    """
     CountRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.CountRewardActionsRequest, _reward_actions_pb2.CountRewardActionsResponse]
     """Counts actions by state: the quick answer to "is it all through?"."""
 
 @_typing.type_check_only
 class RewardActionServiceAsyncStub(RewardActionServiceStub):
-    """The rewards on their way to Points and NFT."""
+    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    too, and takes effect once: its id is the request id at the target.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.GetRewardActionRequest, _reward_actions_pb2.GetRewardActionResponse]  # type: ignore[assignment]
     """Reads one action."""
     ListRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.ListRewardActionsRequest, _reward_actions_pb2.ListRewardActionsResponse]  # type: ignore[assignment]
     """Lists actions, newest first."""
+    RetryRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionRequest, _reward_actions_pb2.RetryRewardActionResponse]  # type: ignore[assignment]
+    """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
+    ACTION_STATE_FORBIDDEN.
+    """
+    RetryRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionsRequest, _reward_actions_pb2.RetryRewardActionsResponse]  # type: ignore[assignment]
+    """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
+    CancelRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.CancelRewardActionRequest, _reward_actions_pb2.CancelRewardActionResponse]  # type: ignore[assignment]
+    """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
+    it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
+    """
     CountRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.CountRewardActionsRequest, _reward_actions_pb2.CountRewardActionsResponse]  # type: ignore[assignment]
     """Counts actions by state: the quick answer to "is it all through?"."""
 
 class RewardActionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The rewards on their way to Points and NFT."""
+    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    too, and takes effect once: its id is the request id at the target.
+    """
 
     @_abc_1.abstractmethod
     def GetRewardAction(
@@ -70,6 +96,34 @@ class RewardActionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_reward_actions_pb2.ListRewardActionsResponse, _abc.Awaitable[_reward_actions_pb2.ListRewardActionsResponse]]:
         """Lists actions, newest first."""
+
+    @_abc_1.abstractmethod
+    def RetryRewardAction(
+        self,
+        request: _reward_actions_pb2.RetryRewardActionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reward_actions_pb2.RetryRewardActionResponse, _abc.Awaitable[_reward_actions_pb2.RetryRewardActionResponse]]:
+        """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
+        ACTION_STATE_FORBIDDEN.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryRewardActions(
+        self,
+        request: _reward_actions_pb2.RetryRewardActionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reward_actions_pb2.RetryRewardActionsResponse, _abc.Awaitable[_reward_actions_pb2.RetryRewardActionsResponse]]:
+        """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
+
+    @_abc_1.abstractmethod
+    def CancelRewardAction(
+        self,
+        request: _reward_actions_pb2.CancelRewardActionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reward_actions_pb2.CancelRewardActionResponse, _abc.Awaitable[_reward_actions_pb2.CancelRewardActionResponse]]:
+        """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
+        it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
+        """
 
     @_abc_1.abstractmethod
     def CountRewardActions(

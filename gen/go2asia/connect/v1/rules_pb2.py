@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from go2asia.connect.v1 import events_pb2 as go2asia_dot_connect_dot_v1_dot_events__pb2
+from go2asia.connect.v1 import reward_actions_pb2 as go2asia_dot_connect_dot_v1_dot_reward__actions__pb2
 from go2asia.mesh.v1 import policy_pb2 as go2asia_dot_mesh_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ego2asia/connect/v1/rules.proto\x12\x12go2asia.connect.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x05\n\x04Rule\x12\x36\n\x07rule_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$R\x06ruleId\x12\x18\n\x07version\x18\x02 \x01(\x05R\x07version\x12\x12\n\x04\x65tag\x18\x03 \x01(\tR\x04\x65tag\x12>\n\x05state\x18\x04 \x01(\x0e\x32\x1e.go2asia.connect.v1.Rule.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12+\n\x0c\x64isplay_name\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x64isplayName\x12*\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12M\n\nevent_type\x18\x07 \x01(\tB.\xbaH+r)\x18@2%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*$R\teventType\x12&\n\tcondition\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\tcondition\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x12\x39\n\nvalid_from\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tvalidFrom\x12\x35\n\x08valid_to\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07validTo\x12\x44\n\x07\x61\x63tions\x18\x0c \x03(\x0b\x32\x1e.go2asia.connect.v1.RuleActionB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x14R\x07\x61\x63tions\"h\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_DRAFT\x10\x01\x12\x11\n\rSTATE_ENABLED\x10\x02\x12\x10\n\x0cSTATE_PAUSED\x10\x03\x12\x12\n\x0eSTATE_ARCHIVED\x10\x04\"\xdb\x02\n\nRuleAction\x12/\n\x03key\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$R\x03key\x12&\n\trecipient\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\trecipient\x12G\n\rcredit_points\x18\x03 \x01(\x0b\x32 .go2asia.connect.v1.CreditPointsH\x00R\x0c\x63reditPoints\x12\x44\n\x0c\x64\x65\x62it_points\x18\x04 \x01(\x0b\x32\x1f.go2asia.connect.v1.DebitPointsH\x00R\x0b\x64\x65\x62itPoints\x12V\n\x12increment_progress\x18\x05 \x01(\x0b\x32%.go2asia.connect.v1.IncrementProgressH\x00R\x11incrementProgressB\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"e\n\x0c\x43reditPoints\x12\x31\n\x04unit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,15}$R\x04unit\x12\"\n\x06\x61mount\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0fR\x06\x61mount\"d\n\x0b\x44\x65\x62itPoints\x12\x31\n\x04unit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,15}$R\x04unit\x12\"\n\x06\x61mount\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0fR\x06\x61mount\"\xa9\x01\n\x11IncrementProgress\x12\x39\n\x08nft_type\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x07nftType\x12\x37\n\x07\x63ounter\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x07\x63ounter\x12 \n\x06\x61mount\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x06\x61mount\"\x7f\n\x11\x43reateRuleRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\x34\n\x04rule\x18\x02 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"B\n\x12\x43reateRuleResponse\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"\x7f\n\x11UpdateRuleRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\x34\n\x04rule\x18\x02 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"B\n\x12UpdateRuleResponse\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"2\n\x0eGetRuleRequest\x12 \n\x07rule_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x06ruleId\"?\n\x0fGetRuleResponse\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"\x89\x01\n\x10ListRulesRequest\x12&\n\nevent_type\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\teventType\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"k\n\x11ListRulesResponse\x12.\n\x05rules\x18\x01 \x03(\x0b\x32\x18.go2asia.connect.v1.RuleR\x05rules\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc4\x03\n\x0bRuleService\x12n\n\nCreateRule\x12%.go2asia.connect.v1.CreateRuleRequest\x1a&.go2asia.connect.v1.CreateRuleResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12n\n\nUpdateRule\x12%.go2asia.connect.v1.UpdateRuleRequest\x1a&.go2asia.connect.v1.UpdateRuleResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12g\n\x07GetRule\x12\".go2asia.connect.v1.GetRuleRequest\x1a#.go2asia.connect.v1.GetRuleResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x02\x04\x01\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12l\n\tListRules\x12$.go2asia.connect.v1.ListRulesRequest\x1a%.go2asia.connect.v1.ListRulesResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ego2asia/connect/v1/rules.proto\x12\x12go2asia.connect.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgo2asia/connect/v1/events.proto\x1a\'go2asia/connect/v1/reward_actions.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x05\n\x04Rule\x12\x36\n\x07rule_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$R\x06ruleId\x12\x18\n\x07version\x18\x02 \x01(\x05R\x07version\x12\x12\n\x04\x65tag\x18\x03 \x01(\tR\x04\x65tag\x12>\n\x05state\x18\x04 \x01(\x0e\x32\x1e.go2asia.connect.v1.Rule.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12+\n\x0c\x64isplay_name\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x64isplayName\x12*\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12M\n\nevent_type\x18\x07 \x01(\tB.\xbaH+r)\x18@2%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*$R\teventType\x12&\n\tcondition\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\tcondition\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x12\x39\n\nvalid_from\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tvalidFrom\x12\x35\n\x08valid_to\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07validTo\x12\x44\n\x07\x61\x63tions\x18\x0c \x03(\x0b\x32\x1e.go2asia.connect.v1.RuleActionB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x14R\x07\x61\x63tions\"h\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_DRAFT\x10\x01\x12\x11\n\rSTATE_ENABLED\x10\x02\x12\x10\n\x0cSTATE_PAUSED\x10\x03\x12\x12\n\x0eSTATE_ARCHIVED\x10\x04\"\xdb\x02\n\nRuleAction\x12/\n\x03key\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$R\x03key\x12&\n\trecipient\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\trecipient\x12G\n\rcredit_points\x18\x03 \x01(\x0b\x32 .go2asia.connect.v1.CreditPointsH\x00R\x0c\x63reditPoints\x12\x44\n\x0c\x64\x65\x62it_points\x18\x04 \x01(\x0b\x32\x1f.go2asia.connect.v1.DebitPointsH\x00R\x0b\x64\x65\x62itPoints\x12V\n\x12increment_progress\x18\x05 \x01(\x0b\x32%.go2asia.connect.v1.IncrementProgressH\x00R\x11incrementProgressB\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"e\n\x0c\x43reditPoints\x12\x31\n\x04unit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,15}$R\x04unit\x12\"\n\x06\x61mount\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0fR\x06\x61mount\"d\n\x0b\x44\x65\x62itPoints\x12\x31\n\x04unit\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{0,15}$R\x04unit\x12\"\n\x06\x61mount\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0fR\x06\x61mount\"\xa9\x01\n\x11IncrementProgress\x12\x39\n\x08nft_type\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x07nftType\x12\x37\n\x07\x63ounter\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x07\x63ounter\x12 \n\x06\x61mount\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0fR\x06\x61mount\"\x7f\n\x11\x43reateRuleRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\x34\n\x04rule\x18\x02 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"B\n\x12\x43reateRuleResponse\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"\x7f\n\x11UpdateRuleRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\x34\n\x04rule\x18\x02 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleB\x06\xbaH\x03\xc8\x01\x01R\x04rule\"B\n\x12UpdateRuleResponse\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"\xd0\x01\n\x13SetRuleStateRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\"\n\x07rule_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06ruleId\x12\x1d\n\x04\x65tag\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04\x65tag\x12@\n\x05state\x18\x04 \x01(\x0e\x32\x1e.go2asia.connect.v1.Rule.StateB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05state\"D\n\x14SetRuleStateResponse\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"\x9e\x01\n\x14SimulateEventRequest\x12\x37\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.go2asia.connect.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05\x65vent\x12\x1f\n\x0bwith_drafts\x18\x02 \x01(\x08R\nwithDrafts\x12,\n\x04rule\x18\x03 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"\xdf\x01\n\x15SimulateEventResponse\x12\'\n\x0f\x63\x61talog_version\x18\x01 \x01(\x03R\x0e\x63\x61talogVersion\x12G\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32#.go2asia.connect.v1.RuleExplanationR\x0c\x65xplanations\x12:\n\x07\x61\x63tions\x18\x03 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\x12\x18\n\x07omitted\x18\x04 \x01(\x05R\x07omitted\"\x8c\x01\n\x17ListRuleVersionsRequest\x12\"\n\x07rule_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06ruleId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x7f\n\x18ListRuleVersionsResponse\x12;\n\x08versions\x18\x01 \x03(\x0b\x32\x1f.go2asia.connect.v1.RuleVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb9\x01\n\x0bRuleVersion\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\x12\'\n\x0f\x63\x61talog_version\x18\x02 \x01(\x03R\x0e\x63\x61talogVersion\x12\x16\n\x06\x61uthor\x18\x03 \x01(\tR\x06\x61uthor\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"2\n\x0eGetRuleRequest\x12 \n\x07rule_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x06ruleId\"?\n\x0fGetRuleResponse\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x18.go2asia.connect.v1.RuleR\x04rule\"\x89\x01\n\x10ListRulesRequest\x12&\n\nevent_type\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\teventType\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"k\n\x11ListRulesResponse\x12.\n\x05rules\x18\x01 \x03(\x0b\x32\x18.go2asia.connect.v1.RuleR\x05rules\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb8\x06\n\x0bRuleService\x12n\n\nCreateRule\x12%.go2asia.connect.v1.CreateRuleRequest\x1a&.go2asia.connect.v1.CreateRuleResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12n\n\nUpdateRule\x12%.go2asia.connect.v1.UpdateRuleRequest\x1a&.go2asia.connect.v1.UpdateRuleResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12t\n\x0cSetRuleState\x12\'.go2asia.connect.v1.SetRuleStateRequest\x1a(.go2asia.connect.v1.SetRuleStateResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12x\n\rSimulateEvent\x12(.go2asia.connect.v1.SimulateEventRequest\x1a).go2asia.connect.v1.SimulateEventResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x12g\n\x07GetRule\x12\".go2asia.connect.v1.GetRuleRequest\x1a#.go2asia.connect.v1.GetRuleResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x02\x04\x01\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12l\n\tListRules\x12$.go2asia.connect.v1.ListRulesRequest\x1a%.go2asia.connect.v1.ListRulesResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x12\x81\x01\n\x10ListRuleVersions\x12+.go2asia.connect.v1.ListRuleVersionsRequest\x1a,.go2asia.connect.v1.ListRuleVersionsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,6 +78,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATERULEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
   _globals['_UPDATERULEREQUEST'].fields_by_name['rule']._loaded_options = None
   _globals['_UPDATERULEREQUEST'].fields_by_name['rule']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['rule_id']._loaded_options = None
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['rule_id']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_SETRULESTATEREQUEST'].fields_by_name['state']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_SIMULATEEVENTREQUEST'].fields_by_name['event']._loaded_options = None
+  _globals['_SIMULATEEVENTREQUEST'].fields_by_name['event']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LISTRULEVERSIONSREQUEST'].fields_by_name['rule_id']._loaded_options = None
+  _globals['_LISTRULEVERSIONSREQUEST'].fields_by_name['rule_id']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_LISTRULEVERSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRULEVERSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTRULEVERSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRULEVERSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_GETRULEREQUEST'].fields_by_name['rule_id']._loaded_options = None
   _globals['_GETRULEREQUEST'].fields_by_name['rule_id']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_LISTRULESREQUEST'].fields_by_name['event_type']._loaded_options = None
@@ -88,38 +106,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RULESERVICE'].methods_by_name['CreateRule']._serialized_options = b'\252\273\030\r\n\001\002\022\002\010\005\032\002\010\036 \002'
   _globals['_RULESERVICE'].methods_by_name['UpdateRule']._loaded_options = None
   _globals['_RULESERVICE'].methods_by_name['UpdateRule']._serialized_options = b'\252\273\030\r\n\001\002\022\002\010\005\032\002\010\036 \002'
+  _globals['_RULESERVICE'].methods_by_name['SetRuleState']._loaded_options = None
+  _globals['_RULESERVICE'].methods_by_name['SetRuleState']._serialized_options = b'\252\273\030\r\n\001\002\022\002\010\005\032\002\010\036 \002'
+  _globals['_RULESERVICE'].methods_by_name['SimulateEvent']._loaded_options = None
+  _globals['_RULESERVICE'].methods_by_name['SimulateEvent']._serialized_options = b'\252\273\030\016\n\002\002\004\022\002\010\n\032\002\010< \001'
   _globals['_RULESERVICE'].methods_by_name['GetRule']._loaded_options = None
   _globals['_RULESERVICE'].methods_by_name['GetRule']._serialized_options = b'\252\273\030\017\n\003\002\004\001\022\002\010\005\032\002\010\036 \001'
   _globals['_RULESERVICE'].methods_by_name['ListRules']._loaded_options = None
   _globals['_RULESERVICE'].methods_by_name['ListRules']._serialized_options = b'\252\273\030\016\n\002\002\004\022\002\010\n\032\002\010< \001'
-  _globals['_RULE']._serialized_start=147
-  _globals['_RULE']._serialized_end=845
-  _globals['_RULE_STATE']._serialized_start=741
-  _globals['_RULE_STATE']._serialized_end=845
-  _globals['_RULEACTION']._serialized_start=848
-  _globals['_RULEACTION']._serialized_end=1195
-  _globals['_CREDITPOINTS']._serialized_start=1197
-  _globals['_CREDITPOINTS']._serialized_end=1298
-  _globals['_DEBITPOINTS']._serialized_start=1300
-  _globals['_DEBITPOINTS']._serialized_end=1400
-  _globals['_INCREMENTPROGRESS']._serialized_start=1403
-  _globals['_INCREMENTPROGRESS']._serialized_end=1572
-  _globals['_CREATERULEREQUEST']._serialized_start=1574
-  _globals['_CREATERULEREQUEST']._serialized_end=1701
-  _globals['_CREATERULERESPONSE']._serialized_start=1703
-  _globals['_CREATERULERESPONSE']._serialized_end=1769
-  _globals['_UPDATERULEREQUEST']._serialized_start=1771
-  _globals['_UPDATERULEREQUEST']._serialized_end=1898
-  _globals['_UPDATERULERESPONSE']._serialized_start=1900
-  _globals['_UPDATERULERESPONSE']._serialized_end=1966
-  _globals['_GETRULEREQUEST']._serialized_start=1968
-  _globals['_GETRULEREQUEST']._serialized_end=2018
-  _globals['_GETRULERESPONSE']._serialized_start=2020
-  _globals['_GETRULERESPONSE']._serialized_end=2083
-  _globals['_LISTRULESREQUEST']._serialized_start=2086
-  _globals['_LISTRULESREQUEST']._serialized_end=2223
-  _globals['_LISTRULESRESPONSE']._serialized_start=2225
-  _globals['_LISTRULESRESPONSE']._serialized_end=2332
-  _globals['_RULESERVICE']._serialized_start=2335
-  _globals['_RULESERVICE']._serialized_end=2787
+  _globals['_RULESERVICE'].methods_by_name['ListRuleVersions']._loaded_options = None
+  _globals['_RULESERVICE'].methods_by_name['ListRuleVersions']._serialized_options = b'\252\273\030\016\n\002\002\004\022\002\010\n\032\002\010< \001'
+  _globals['_RULE']._serialized_start=221
+  _globals['_RULE']._serialized_end=919
+  _globals['_RULE_STATE']._serialized_start=815
+  _globals['_RULE_STATE']._serialized_end=919
+  _globals['_RULEACTION']._serialized_start=922
+  _globals['_RULEACTION']._serialized_end=1269
+  _globals['_CREDITPOINTS']._serialized_start=1271
+  _globals['_CREDITPOINTS']._serialized_end=1372
+  _globals['_DEBITPOINTS']._serialized_start=1374
+  _globals['_DEBITPOINTS']._serialized_end=1474
+  _globals['_INCREMENTPROGRESS']._serialized_start=1477
+  _globals['_INCREMENTPROGRESS']._serialized_end=1646
+  _globals['_CREATERULEREQUEST']._serialized_start=1648
+  _globals['_CREATERULEREQUEST']._serialized_end=1775
+  _globals['_CREATERULERESPONSE']._serialized_start=1777
+  _globals['_CREATERULERESPONSE']._serialized_end=1843
+  _globals['_UPDATERULEREQUEST']._serialized_start=1845
+  _globals['_UPDATERULEREQUEST']._serialized_end=1972
+  _globals['_UPDATERULERESPONSE']._serialized_start=1974
+  _globals['_UPDATERULERESPONSE']._serialized_end=2040
+  _globals['_SETRULESTATEREQUEST']._serialized_start=2043
+  _globals['_SETRULESTATEREQUEST']._serialized_end=2251
+  _globals['_SETRULESTATERESPONSE']._serialized_start=2253
+  _globals['_SETRULESTATERESPONSE']._serialized_end=2321
+  _globals['_SIMULATEEVENTREQUEST']._serialized_start=2324
+  _globals['_SIMULATEEVENTREQUEST']._serialized_end=2482
+  _globals['_SIMULATEEVENTRESPONSE']._serialized_start=2485
+  _globals['_SIMULATEEVENTRESPONSE']._serialized_end=2708
+  _globals['_LISTRULEVERSIONSREQUEST']._serialized_start=2711
+  _globals['_LISTRULEVERSIONSREQUEST']._serialized_end=2851
+  _globals['_LISTRULEVERSIONSRESPONSE']._serialized_start=2853
+  _globals['_LISTRULEVERSIONSRESPONSE']._serialized_end=2980
+  _globals['_RULEVERSION']._serialized_start=2983
+  _globals['_RULEVERSION']._serialized_end=3168
+  _globals['_GETRULEREQUEST']._serialized_start=3170
+  _globals['_GETRULEREQUEST']._serialized_end=3220
+  _globals['_GETRULERESPONSE']._serialized_start=3222
+  _globals['_GETRULERESPONSE']._serialized_end=3285
+  _globals['_LISTRULESREQUEST']._serialized_start=3288
+  _globals['_LISTRULESREQUEST']._serialized_end=3425
+  _globals['_LISTRULESRESPONSE']._serialized_start=3427
+  _globals['_LISTRULESRESPONSE']._serialized_end=3534
+  _globals['_RULESERVICE']._serialized_start=3537
+  _globals['_RULESERVICE']._serialized_end=4361
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from go2asia.connect.v1 import events_pb2 as _events_pb2
+from go2asia.connect.v1 import reward_actions_pb2 as _reward_actions_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -358,6 +360,238 @@ class UpdateRuleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateRuleResponse: _TypeAlias = UpdateRuleResponse  # noqa: Y015
+
+@_typing.final
+class SetRuleStateRequest(_message.Message):
+    """Request of SetRuleState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    rule_id: _builtins.str
+    """Which rule."""
+    etag: _builtins.str
+    """The etag of the version whose state is to change."""
+    state: Global___Rule.State.ValueType
+    """The new state."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        rule_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        state: Global___Rule.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "rule_id", b"rule_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRuleStateRequest: _TypeAlias = SetRuleStateRequest  # noqa: Y015
+
+@_typing.final
+class SetRuleStateResponse(_message.Message):
+    """Response of SetRuleState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rule(self) -> Global___Rule:
+        """The rule as stored."""
+
+    def __init__(
+        self,
+        *,
+        rule: Global___Rule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRuleStateResponse: _TypeAlias = SetRuleStateResponse  # noqa: Y015
+
+@_typing.final
+class SimulateEventRequest(_message.Message):
+    """Request of SimulateEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    WITH_DRAFTS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    with_drafts: _builtins.bool
+    """Whether drafts of the event's type take part as if they were enabled."""
+    @_builtins.property
+    def event(self) -> _events_pb2.Event:
+        """The event as it would be submitted; its key may be one that was used. Its time may lie in the
+        future, to try windows that are yet to open.
+        """
+
+    @_builtins.property
+    def rule(self) -> Global___Rule:
+        """A rule that takes part as if it were enabled, in the place of the stored one of this id if
+        there is one.
+        """
+
+    def __init__(
+        self,
+        *,
+        event: _events_pb2.Event | None = ...,
+        with_drafts: _builtins.bool = ...,
+        rule: Global___Rule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "rule", b"rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "rule", b"rule", "with_drafts", b"with_drafts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulateEventRequest: _TypeAlias = SimulateEventRequest  # noqa: Y015
+
+@_typing.final
+class SimulateEventResponse(_message.Message):
+    """Response of SimulateEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOG_VERSION_FIELD_NUMBER: _builtins.int
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
+    catalog_version: _builtins.int
+    """The version of the rule catalogue that was used."""
+    omitted: _builtins.int
+    """Further rules whose condition is false."""
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.RuleExplanation]:
+        """Every rule of the event's type that would match, be stopped or err, and the first 200 whose
+        condition is false, in the order of trying.
+        """
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[_reward_actions_pb2.RewardAction]:
+        """What would be given; event and action ids stand for those of a real event."""
+
+    def __init__(
+        self,
+        *,
+        catalog_version: _builtins.int = ...,
+        explanations: _abc.Iterable[_events_pb2.RuleExplanation] | None = ...,
+        actions: _abc.Iterable[_reward_actions_pb2.RewardAction] | None = ...,
+        omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "catalog_version", b"catalog_version", "explanations", b"explanations", "omitted", b"omitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulateEventResponse: _TypeAlias = SimulateEventResponse  # noqa: Y015
+
+@_typing.final
+class ListRuleVersionsRequest(_message.Message):
+    """Request of ListRuleVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """Which rule."""
+    page_size: _builtins.int
+    """At most this many, 50 if 0, never more than 500."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty for the first."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "rule_id", b"rule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuleVersionsRequest: _TypeAlias = ListRuleVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListRuleVersionsResponse(_message.Message):
+    """Response of ListRuleVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleVersion]:
+        """This page, newest first."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___RuleVersion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuleVersionsResponse: _TypeAlias = ListRuleVersionsResponse  # noqa: Y015
+
+@_typing.final
+class RuleVersion(_message.Message):
+    """One immutable version of a rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    CATALOG_VERSION_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    catalog_version: _builtins.int
+    """The version of the rule catalogue with which it came into force."""
+    author: _builtins.str
+    """Who wrote it: role and name of the certificate."""
+    @_builtins.property
+    def rule(self) -> Global___Rule:
+        """The rule as it was written."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        rule: Global___Rule | None = ...,
+        catalog_version: _builtins.int = ...,
+        author: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rule", b"rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "catalog_version", b"catalog_version", "create_time", b"create_time", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleVersion: _TypeAlias = RuleVersion  # noqa: Y015
 
 @_typing.final
 class GetRuleRequest(_message.Message):

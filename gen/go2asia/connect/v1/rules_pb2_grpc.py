@@ -45,6 +45,16 @@ class RuleServiceStub:
                 request_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.UpdateRuleRequest.SerializeToString,
                 response_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.UpdateRuleResponse.FromString,
                 _registered_method=True)
+        self.SetRuleState = channel.unary_unary(
+                '/go2asia.connect.v1.RuleService/SetRuleState',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SetRuleStateRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SetRuleStateResponse.FromString,
+                _registered_method=True)
+        self.SimulateEvent = channel.unary_unary(
+                '/go2asia.connect.v1.RuleService/SimulateEvent',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SimulateEventRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SimulateEventResponse.FromString,
+                _registered_method=True)
         self.GetRule = channel.unary_unary(
                 '/go2asia.connect.v1.RuleService/GetRule',
                 request_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.GetRuleRequest.SerializeToString,
@@ -54,6 +64,11 @@ class RuleServiceStub:
                 '/go2asia.connect.v1.RuleService/ListRules',
                 request_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRulesRequest.SerializeToString,
                 response_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRulesResponse.FromString,
+                _registered_method=True)
+        self.ListRuleVersions = channel.unary_unary(
+                '/go2asia.connect.v1.RuleService/ListRuleVersions',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRuleVersionsRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRuleVersionsResponse.FromString,
                 _registered_method=True)
 
 
@@ -77,6 +92,22 @@ class RuleServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRuleState(self, request, context):
+        """Moves a rule to another state, by the ways of `Rule.State`, as a new version that is otherwise
+        the same; the etag must be the current one. ETAG_MISMATCH, RULE_NOT_FOUND, RULE_STATE_FORBIDDEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimulateEvent(self, request, context):
+        """Tries an event without taking it in: the same code decides, nothing is written. Tells of every
+        rule of the event's type what it would do and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRule(self, request, context):
         """Reads a rule in its current version.
         """
@@ -86,6 +117,13 @@ class RuleServiceServicer:
 
     def ListRules(self, request, context):
         """Lists rules in their current versions, by rule id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuleVersions(self, request, context):
+        """Lists a rule's versions, newest first. RULE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +142,16 @@ def add_RuleServiceServicer_to_server(servicer, server):
                     request_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.UpdateRuleRequest.FromString,
                     response_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.UpdateRuleResponse.SerializeToString,
             ),
+            'SetRuleState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRuleState,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SetRuleStateRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SetRuleStateResponse.SerializeToString,
+            ),
+            'SimulateEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimulateEvent,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SimulateEventRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.SimulateEventResponse.SerializeToString,
+            ),
             'GetRule': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRule,
                     request_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.GetRuleRequest.FromString,
@@ -113,6 +161,11 @@ def add_RuleServiceServicer_to_server(servicer, server):
                     servicer.ListRules,
                     request_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRulesRequest.FromString,
                     response_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRulesResponse.SerializeToString,
+            ),
+            'ListRuleVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuleVersions,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRuleVersionsRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRuleVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +234,60 @@ class RuleService:
             _registered_method=True)
 
     @staticmethod
+    def SetRuleState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.RuleService/SetRuleState',
+            go2asia_dot_connect_dot_v1_dot_rules__pb2.SetRuleStateRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_rules__pb2.SetRuleStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulateEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.RuleService/SimulateEvent',
+            go2asia_dot_connect_dot_v1_dot_rules__pb2.SimulateEventRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_rules__pb2.SimulateEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetRule(request,
             target,
             options=(),
@@ -224,6 +331,33 @@ class RuleService:
             '/go2asia.connect.v1.RuleService/ListRules',
             go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRulesRequest.SerializeToString,
             go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuleVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.RuleService/ListRuleVersions',
+            go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRuleVersionsRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_rules__pb2.ListRuleVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,10 +41,20 @@ class RuleServiceStub:
     """Writes a new version of a rule; the etag must be the current one. Events taken in before keep
     what the former version decided.
     """
+    SetRuleState: _grpc.UnaryUnaryMultiCallable[_rules_pb2.SetRuleStateRequest, _rules_pb2.SetRuleStateResponse]
+    """Moves a rule to another state, by the ways of `Rule.State`, as a new version that is otherwise
+    the same; the etag must be the current one. ETAG_MISMATCH, RULE_NOT_FOUND, RULE_STATE_FORBIDDEN.
+    """
+    SimulateEvent: _grpc.UnaryUnaryMultiCallable[_rules_pb2.SimulateEventRequest, _rules_pb2.SimulateEventResponse]
+    """Tries an event without taking it in: the same code decides, nothing is written. Tells of every
+    rule of the event's type what it would do and why.
+    """
     GetRule: _grpc.UnaryUnaryMultiCallable[_rules_pb2.GetRuleRequest, _rules_pb2.GetRuleResponse]
     """Reads a rule in its current version."""
     ListRules: _grpc.UnaryUnaryMultiCallable[_rules_pb2.ListRulesRequest, _rules_pb2.ListRulesResponse]
     """Lists rules in their current versions, by rule id."""
+    ListRuleVersions: _grpc.UnaryUnaryMultiCallable[_rules_pb2.ListRuleVersionsRequest, _rules_pb2.ListRuleVersionsResponse]
+    """Lists a rule's versions, newest first. RULE_NOT_FOUND."""
 
 @_typing.type_check_only
 class RuleServiceAsyncStub(RuleServiceStub):
@@ -59,10 +69,20 @@ class RuleServiceAsyncStub(RuleServiceStub):
     """Writes a new version of a rule; the etag must be the current one. Events taken in before keep
     what the former version decided.
     """
+    SetRuleState: _aio.UnaryUnaryMultiCallable[_rules_pb2.SetRuleStateRequest, _rules_pb2.SetRuleStateResponse]  # type: ignore[assignment]
+    """Moves a rule to another state, by the ways of `Rule.State`, as a new version that is otherwise
+    the same; the etag must be the current one. ETAG_MISMATCH, RULE_NOT_FOUND, RULE_STATE_FORBIDDEN.
+    """
+    SimulateEvent: _aio.UnaryUnaryMultiCallable[_rules_pb2.SimulateEventRequest, _rules_pb2.SimulateEventResponse]  # type: ignore[assignment]
+    """Tries an event without taking it in: the same code decides, nothing is written. Tells of every
+    rule of the event's type what it would do and why.
+    """
     GetRule: _aio.UnaryUnaryMultiCallable[_rules_pb2.GetRuleRequest, _rules_pb2.GetRuleResponse]  # type: ignore[assignment]
     """Reads a rule in its current version."""
     ListRules: _aio.UnaryUnaryMultiCallable[_rules_pb2.ListRulesRequest, _rules_pb2.ListRulesResponse]  # type: ignore[assignment]
     """Lists rules in their current versions, by rule id."""
+    ListRuleVersions: _aio.UnaryUnaryMultiCallable[_rules_pb2.ListRuleVersionsRequest, _rules_pb2.ListRuleVersionsResponse]  # type: ignore[assignment]
+    """Lists a rule's versions, newest first. RULE_NOT_FOUND."""
 
 class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Where economy managers write the rules. A rule's versions are immutable; updating writes a new one."""
@@ -88,6 +108,26 @@ class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SetRuleState(
+        self,
+        request: _rules_pb2.SetRuleStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rules_pb2.SetRuleStateResponse, _abc.Awaitable[_rules_pb2.SetRuleStateResponse]]:
+        """Moves a rule to another state, by the ways of `Rule.State`, as a new version that is otherwise
+        the same; the etag must be the current one. ETAG_MISMATCH, RULE_NOT_FOUND, RULE_STATE_FORBIDDEN.
+        """
+
+    @_abc_1.abstractmethod
+    def SimulateEvent(
+        self,
+        request: _rules_pb2.SimulateEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rules_pb2.SimulateEventResponse, _abc.Awaitable[_rules_pb2.SimulateEventResponse]]:
+        """Tries an event without taking it in: the same code decides, nothing is written. Tells of every
+        rule of the event's type what it would do and why.
+        """
+
+    @_abc_1.abstractmethod
     def GetRule(
         self,
         request: _rules_pb2.GetRuleRequest,
@@ -102,5 +142,13 @@ class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rules_pb2.ListRulesResponse, _abc.Awaitable[_rules_pb2.ListRulesResponse]]:
         """Lists rules in their current versions, by rule id."""
+
+    @_abc_1.abstractmethod
+    def ListRuleVersions(
+        self,
+        request: _rules_pb2.ListRuleVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rules_pb2.ListRuleVersionsResponse, _abc.Awaitable[_rules_pb2.ListRuleVersionsResponse]]:
+        """Lists a rule's versions, newest first. RULE_NOT_FOUND."""
 
 def add_RuleServiceServicer_to_server(servicer: RuleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -85,7 +85,7 @@ class NftType(_message.Message):
         STATE_ACTIVE: NftType._State.ValueType  # 1
         """Takes rewards."""
         STATE_ARCHIVED: NftType._State.ValueType  # 2
-        """Takes no more rewards; what exists stays."""
+        """Takes no more rewards, grants or updates; what exists stays."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Life of a type."""
@@ -95,7 +95,7 @@ class NftType(_message.Message):
     STATE_ACTIVE: NftType.State.ValueType  # 1
     """Takes rewards."""
     STATE_ARCHIVED: NftType.State.ValueType  # 2
-    """Takes no more rewards; what exists stays."""
+    """Takes no more rewards, grants or updates; what exists stays."""
 
     CODE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -326,6 +326,160 @@ class UpdateNftTypeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateNftTypeResponse: _TypeAlias = UpdateNftTypeResponse  # noqa: Y015
+
+@_typing.final
+class PreviewNftTypeRequest(_message.Message):
+    """Request of PreviewNftType."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many people, 50 if 0, never more than 500."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty for the first."""
+    @_builtins.property
+    def nft_type(self) -> Global___NftType:
+        """The whole type as it would be, with the etag of the version that it would replace."""
+
+    def __init__(
+        self,
+        *,
+        nft_type: Global___NftType | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewNftTypeRequest: _TypeAlias = PreviewNftTypeRequest  # noqa: Y015
+
+@_typing.final
+class PreviewNftTypeResponse(_message.Message):
+    """Response of PreviewNftType."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHIFTS_FIELD_NUMBER: _builtins.int
+    EXAMINED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    examined: _builtins.int
+    """How many users with progress were looked at for this page."""
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def shifts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelShift]:
+        """Those whom it touches, by user; a page may be short, even empty, before the last."""
+
+    def __init__(
+        self,
+        *,
+        shifts: _abc.Iterable[Global___LevelShift] | None = ...,
+        examined: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examined", b"examined", "next_page_token", b"next_page_token", "shifts", b"shifts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewNftTypeResponse: _TypeAlias = PreviewNftTypeResponse  # noqa: Y015
+
+@_typing.final
+class LevelShift(_message.Message):
+    """A user whose level is not the one that a definition stands for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NFT_ID_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LEVEL_DUE_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Who."""
+    nft_id: _builtins.str
+    """The instance; empty if there is none yet."""
+    level: _builtins.int
+    """The level now."""
+    level_due: _builtins.int
+    """The level that counters and grants amount to under the definition. If higher, the next reward
+    of this type raises to it; if lower, the level stays until a reward is taken back.
+    """
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        nft_id: _builtins.str = ...,
+        level: _builtins.int = ...,
+        level_due: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "level_due", b"level_due", "nft_id", b"nft_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LevelShift: _TypeAlias = LevelShift  # noqa: Y015
+
+@_typing.final
+class ArchiveNftTypeRequest(_message.Message):
+    """Request of ArchiveNftType."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    code: _builtins.str
+    """Which type."""
+    etag: _builtins.str
+    """Etag of its current version."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveNftTypeRequest: _TypeAlias = ArchiveNftTypeRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveNftTypeResponse(_message.Message):
+    """Response of ArchiveNftType."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nft_type(self) -> Global___NftType:
+        """The type as stored."""
+
+    def __init__(
+        self,
+        *,
+        nft_type: Global___NftType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveNftTypeResponse: _TypeAlias = ArchiveNftTypeResponse  # noqa: Y015
 
 @_typing.final
 class GetNftTypeRequest(_message.Message):

@@ -45,6 +45,16 @@ class NftCatalogServiceStub:
                 request_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.UpdateNftTypeRequest.SerializeToString,
                 response_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.UpdateNftTypeResponse.FromString,
                 _registered_method=True)
+        self.PreviewNftType = channel.unary_unary(
+                '/go2asia.nft.v1.NftCatalogService/PreviewNftType',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.PreviewNftTypeRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.PreviewNftTypeResponse.FromString,
+                _registered_method=True)
+        self.ArchiveNftType = channel.unary_unary(
+                '/go2asia.nft.v1.NftCatalogService/ArchiveNftType',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ArchiveNftTypeRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ArchiveNftTypeResponse.FromString,
+                _registered_method=True)
         self.GetNftType = channel.unary_unary(
                 '/go2asia.nft.v1.NftCatalogService/GetNftType',
                 request_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.GetNftTypeRequest.SerializeToString,
@@ -69,8 +79,30 @@ class NftCatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNftType(self, request, context):
-        """Replaces a type's definition; the etag must be the current one. Instances keep the level they
-        have; new thresholds count from the next reward on.
+        """Replaces a type's definition; the etag must be the current one, and the type not archived.
+
+        The rule for people who are on their way: nobody's level changes by the update itself. Who
+        reaches a higher level under the new thresholds rises with the next reward of this type; who
+        would not reach the present level any more keeps it, until a reward of this type is taken back
+        and levels are read anew. Metadata and content of mints follow with the next change of level.
+        PreviewNftType tells whom this touches.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewNftType(self, request, context):
+        """Tells, user by user, whom a changed definition would touch, and writes nothing: those whose
+        counters amount to another level under it than the one they have. The definition is checked as
+        UpdateNftType checks it, its etag included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveNftType(self, request, context):
+        """Closes a type for good: it takes no more rewards, grants or updates. What exists stays, can be
+        minted and can be taken back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +134,16 @@ def add_NftCatalogServiceServicer_to_server(servicer, server):
                     servicer.UpdateNftType,
                     request_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.UpdateNftTypeRequest.FromString,
                     response_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.UpdateNftTypeResponse.SerializeToString,
+            ),
+            'PreviewNftType': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewNftType,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.PreviewNftTypeRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.PreviewNftTypeResponse.SerializeToString,
+            ),
+            'ArchiveNftType': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveNftType,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ArchiveNftTypeRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ArchiveNftTypeResponse.SerializeToString,
             ),
             'GetNftType': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNftType,
@@ -169,6 +211,60 @@ class NftCatalogService:
             '/go2asia.nft.v1.NftCatalogService/UpdateNftType',
             go2asia_dot_nft_dot_v1_dot_catalog__pb2.UpdateNftTypeRequest.SerializeToString,
             go2asia_dot_nft_dot_v1_dot_catalog__pb2.UpdateNftTypeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewNftType(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftCatalogService/PreviewNftType',
+            go2asia_dot_nft_dot_v1_dot_catalog__pb2.PreviewNftTypeRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_catalog__pb2.PreviewNftTypeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveNftType(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftCatalogService/ArchiveNftType',
+            go2asia_dot_nft_dot_v1_dot_catalog__pb2.ArchiveNftTypeRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_catalog__pb2.ArchiveNftTypeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,8 +36,22 @@ class NftCatalogServiceStub:
     CreateNftType: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.CreateNftTypeRequest, _catalog_pb2.CreateNftTypeResponse]
     """Creates a type with its levels."""
     UpdateNftType: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.UpdateNftTypeRequest, _catalog_pb2.UpdateNftTypeResponse]
-    """Replaces a type's definition; the etag must be the current one. Instances keep the level they
-    have; new thresholds count from the next reward on.
+    """Replaces a type's definition; the etag must be the current one, and the type not archived.
+
+    The rule for people who are on their way: nobody's level changes by the update itself. Who
+    reaches a higher level under the new thresholds rises with the next reward of this type; who
+    would not reach the present level any more keeps it, until a reward of this type is taken back
+    and levels are read anew. Metadata and content of mints follow with the next change of level.
+    PreviewNftType tells whom this touches.
+    """
+    PreviewNftType: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.PreviewNftTypeRequest, _catalog_pb2.PreviewNftTypeResponse]
+    """Tells, user by user, whom a changed definition would touch, and writes nothing: those whose
+    counters amount to another level under it than the one they have. The definition is checked as
+    UpdateNftType checks it, its etag included.
+    """
+    ArchiveNftType: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ArchiveNftTypeRequest, _catalog_pb2.ArchiveNftTypeResponse]
+    """Closes a type for good: it takes no more rewards, grants or updates. What exists stays, can be
+    minted and can be taken back.
     """
     GetNftType: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetNftTypeRequest, _catalog_pb2.GetNftTypeResponse]
     """Reads one type."""
@@ -52,8 +66,22 @@ class NftCatalogServiceAsyncStub(NftCatalogServiceStub):
     CreateNftType: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreateNftTypeRequest, _catalog_pb2.CreateNftTypeResponse]  # type: ignore[assignment]
     """Creates a type with its levels."""
     UpdateNftType: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdateNftTypeRequest, _catalog_pb2.UpdateNftTypeResponse]  # type: ignore[assignment]
-    """Replaces a type's definition; the etag must be the current one. Instances keep the level they
-    have; new thresholds count from the next reward on.
+    """Replaces a type's definition; the etag must be the current one, and the type not archived.
+
+    The rule for people who are on their way: nobody's level changes by the update itself. Who
+    reaches a higher level under the new thresholds rises with the next reward of this type; who
+    would not reach the present level any more keeps it, until a reward of this type is taken back
+    and levels are read anew. Metadata and content of mints follow with the next change of level.
+    PreviewNftType tells whom this touches.
+    """
+    PreviewNftType: _aio.UnaryUnaryMultiCallable[_catalog_pb2.PreviewNftTypeRequest, _catalog_pb2.PreviewNftTypeResponse]  # type: ignore[assignment]
+    """Tells, user by user, whom a changed definition would touch, and writes nothing: those whose
+    counters amount to another level under it than the one they have. The definition is checked as
+    UpdateNftType checks it, its etag included.
+    """
+    ArchiveNftType: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ArchiveNftTypeRequest, _catalog_pb2.ArchiveNftTypeResponse]  # type: ignore[assignment]
+    """Closes a type for good: it takes no more rewards, grants or updates. What exists stays, can be
+    minted and can be taken back.
     """
     GetNftType: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetNftTypeRequest, _catalog_pb2.GetNftTypeResponse]  # type: ignore[assignment]
     """Reads one type."""
@@ -77,8 +105,34 @@ class NftCatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.UpdateNftTypeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.UpdateNftTypeResponse, _abc.Awaitable[_catalog_pb2.UpdateNftTypeResponse]]:
-        """Replaces a type's definition; the etag must be the current one. Instances keep the level they
-        have; new thresholds count from the next reward on.
+        """Replaces a type's definition; the etag must be the current one, and the type not archived.
+
+        The rule for people who are on their way: nobody's level changes by the update itself. Who
+        reaches a higher level under the new thresholds rises with the next reward of this type; who
+        would not reach the present level any more keeps it, until a reward of this type is taken back
+        and levels are read anew. Metadata and content of mints follow with the next change of level.
+        PreviewNftType tells whom this touches.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewNftType(
+        self,
+        request: _catalog_pb2.PreviewNftTypeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.PreviewNftTypeResponse, _abc.Awaitable[_catalog_pb2.PreviewNftTypeResponse]]:
+        """Tells, user by user, whom a changed definition would touch, and writes nothing: those whose
+        counters amount to another level under it than the one they have. The definition is checked as
+        UpdateNftType checks it, its etag included.
+        """
+
+    @_abc_1.abstractmethod
+    def ArchiveNftType(
+        self,
+        request: _catalog_pb2.ArchiveNftTypeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.ArchiveNftTypeResponse, _abc.Awaitable[_catalog_pb2.ArchiveNftTypeResponse]]:
+        """Closes a type for good: it takes no more rewards, grants or updates. What exists stays, can be
+        minted and can be taken back.
         """
 
     @_abc_1.abstractmethod

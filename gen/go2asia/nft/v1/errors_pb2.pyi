@@ -58,6 +58,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: this replica is shutting down; resume on another with the last token."""
     ERROR_REASON_COUNTER_OVERFLOW: _ErrorReason.ValueType  # 16
     """FAILED_PRECONDITION: a counter would leave the range of int64. Metadata: `counter`."""
+    ERROR_REASON_MINTING_NOT_OFFERED: _ErrorReason.ValueType  # 17
+    """FAILED_PRECONDITION: the type's policy is NONE. Metadata: `nft_type`."""
+    ERROR_REASON_NOT_THE_OWNER: _ErrorReason.ValueType  # 18
+    """PERMISSION_DENIED: the instance or mint belongs to somebody else. Metadata: `nft_id` or `mint_id`."""
+    ERROR_REASON_MINT_EXISTS: _ErrorReason.ValueType  # 19
+    """ALREADY_EXISTS: the instance has a mint that is alive or finalised. Metadata: `nft_id`, `mint_id`,
+    `state`.
+    """
+    ERROR_REASON_MINT_NOT_RETRYABLE: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION: the mint has not failed, or for a reason that a new attempt would meet again.
+    Metadata: `mint_id`, `state`, `failure_reason`.
+    """
+    ERROR_REASON_MINT_HANDED_OVER: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION: the Gateway has the mint, or may have it. Metadata: `mint_id`, `state`."""
+    ERROR_REASON_MINT_ENDED: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
+    ERROR_REASON_LEVEL_TAKEN_BACK: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the NFT service; domain `nft.go2asia`. On the wire the name without the prefix."""
@@ -98,4 +116,22 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 15
 """UNAVAILABLE: this replica is shutting down; resume on another with the last token."""
 ERROR_REASON_COUNTER_OVERFLOW: ErrorReason.ValueType  # 16
 """FAILED_PRECONDITION: a counter would leave the range of int64. Metadata: `counter`."""
+ERROR_REASON_MINTING_NOT_OFFERED: ErrorReason.ValueType  # 17
+"""FAILED_PRECONDITION: the type's policy is NONE. Metadata: `nft_type`."""
+ERROR_REASON_NOT_THE_OWNER: ErrorReason.ValueType  # 18
+"""PERMISSION_DENIED: the instance or mint belongs to somebody else. Metadata: `nft_id` or `mint_id`."""
+ERROR_REASON_MINT_EXISTS: ErrorReason.ValueType  # 19
+"""ALREADY_EXISTS: the instance has a mint that is alive or finalised. Metadata: `nft_id`, `mint_id`,
+`state`.
+"""
+ERROR_REASON_MINT_NOT_RETRYABLE: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION: the mint has not failed, or for a reason that a new attempt would meet again.
+Metadata: `mint_id`, `state`, `failure_reason`.
+"""
+ERROR_REASON_MINT_HANDED_OVER: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION: the Gateway has the mint, or may have it. Metadata: `mint_id`, `state`."""
+ERROR_REASON_MINT_ENDED: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
+ERROR_REASON_LEVEL_TAKEN_BACK: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

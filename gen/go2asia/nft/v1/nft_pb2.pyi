@@ -95,7 +95,7 @@ class Nft(_message.Message):
     nft_type: _builtins.str
     """Code of its type."""
     level: _builtins.int
-    """Its level, from 1."""
+    """Its level, from 1; 0 when all that it was earned with was taken back."""
     mint_id: _builtins.str
     """Its latest mint, if it has one."""
     mint_state: Global___MintState.ValueType
@@ -152,6 +152,7 @@ class Mint(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
     mint_id: _builtins.str
     """UUIDv7."""
     nft_id: _builtins.str
@@ -170,6 +171,8 @@ class Mint(_message.Message):
     """Why it failed, an UPPER_SNAKE word of the Gateway."""
     retryable: _builtins.bool
     """True if a new attempt could succeed."""
+    retry_of: _builtins.str
+    """The failed mint that this one retries; empty for a first one."""
     @_builtins.property
     def content(self) -> Global___ItemContent:
         """What is written on chain, frozen when the mint was queued."""
@@ -202,10 +205,11 @@ class Mint(_message.Message):
         retryable: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        retry_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "location", b"location", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "failure_reason", b"failure_reason", "location", b"location", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "operation_id", b"operation_id", "retryable", b"retryable", "state", b"state", "update_time", b"update_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "failure_reason", b"failure_reason", "location", b"location", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "operation_id", b"operation_id", "retry_of", b"retry_of", "retryable", b"retryable", "state", b"state", "update_time", b"update_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,12 +341,15 @@ class Progress(_message.Message):
     NFT_TYPE_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose."""
     nft_type: _builtins.str
     """Code of the type."""
     level: _builtins.int
     """Level reached; 0 before the first."""
+    grants: _builtins.int
+    """Badges given with GrantNft and not taken back; any holds the level at 1 or above."""
     @_builtins.property
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Value of each counter; counters never raised are 0."""
@@ -354,10 +361,11 @@ class Progress(_message.Message):
         nft_type: _builtins.str = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         level: _builtins.int = ...,
+        grants: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "level", b"level", "nft_type", b"nft_type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "grants", b"grants", "level", b"level", "nft_type", b"nft_type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -628,6 +636,368 @@ class ListMintsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMintsResponse: _TypeAlias = ListMintsResponse  # noqa: Y015
+
+@_typing.final
+class ListProgressRequest(_message.Message):
+    """Request of ListProgress; filters combine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Only of this user; all if empty. Without control characters."""
+    nft_type: _builtins.str
+    """Only towards this type; all if empty."""
+    page_size: _builtins.int
+    """At most this many, 50 if 0, never more than 500."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty for the first."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        nft_type: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type", "page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProgressRequest: _TypeAlias = ListProgressRequest  # noqa: Y015
+
+@_typing.final
+class ListProgressResponse(_message.Message):
+    """Response of ListProgress."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___Progress]:
+        """This page, by user and type."""
+
+    def __init__(
+        self,
+        *,
+        progress: _abc.Iterable[Global___Progress] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProgressResponse: _TypeAlias = ListProgressResponse  # noqa: Y015
+
+@_typing.final
+class RequestMintRequest(_message.Message):
+    """Request of RequestMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NFT_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Who asks, without control characters; the caller has made sure of it."""
+    nft_id: _builtins.str
+    """Which instance."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        nft_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_id", b"nft_id", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestMintRequest: _TypeAlias = RequestMintRequest  # noqa: Y015
+
+@_typing.final
+class RequestMintResponse(_message.Message):
+    """Response of RequestMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mint(self) -> Global___Mint:
+        """The mint as it was queued."""
+
+    def __init__(
+        self,
+        *,
+        mint: Global___Mint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mint", b"mint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mint", b"mint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestMintResponse: _TypeAlias = RequestMintResponse  # noqa: Y015
+
+@_typing.final
+class RetryMintRequest(_message.Message):
+    """Request of RetryMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    MINT_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Whose mint it is, without control characters; refused with NOT_THE_OWNER if another's."""
+    mint_id: _builtins.str
+    """The mint that failed."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        mint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mint_id", b"mint_id", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryMintRequest: _TypeAlias = RetryMintRequest  # noqa: Y015
+
+@_typing.final
+class RetryMintResponse(_message.Message):
+    """Response of RetryMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mint(self) -> Global___Mint:
+        """The new mint as it was queued; its `retry_of` is the one that failed."""
+
+    def __init__(
+        self,
+        *,
+        mint: Global___Mint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mint", b"mint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mint", b"mint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryMintResponse: _TypeAlias = RetryMintResponse  # noqa: Y015
+
+@_typing.final
+class CancelMintRequest(_message.Message):
+    """Request of CancelMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    MINT_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Whose mint it is, without control characters; refused with NOT_THE_OWNER if another's."""
+    mint_id: _builtins.str
+    """Which mint."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        mint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mint_id", b"mint_id", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelMintRequest: _TypeAlias = CancelMintRequest  # noqa: Y015
+
+@_typing.final
+class CancelMintResponse(_message.Message):
+    """Response of CancelMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mint(self) -> Global___Mint:
+        """The mint, CANCELLED."""
+
+    def __init__(
+        self,
+        *,
+        mint: Global___Mint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mint", b"mint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mint", b"mint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelMintResponse: _TypeAlias = CancelMintResponse  # noqa: Y015
+
+@_typing.final
+class AuditEntry(_message.Message):
+    """One line of the audit log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NFT_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    entry_id: _builtins.int
+    """Counts up; later lines have higher numbers."""
+    actor: _builtins.str
+    """Who did it: a certificate's identity, e.g. `connect/connect`, or a worker of this service."""
+    action: _builtins.str
+    """What was done, e.g. `reward.apply`, `reward.revert`, `mint.queue`, `nft_type.update`."""
+    subject: _builtins.str
+    """What changed: `<kind>/<id>`, e.g. `progress/explorer` or `mint/<mint_id>`."""
+    user_id: _builtins.str
+    """Whose; empty for types."""
+    nft_id: _builtins.str
+    """The instance concerned, if there is one."""
+    reference: _builtins.str
+    """What it was for, in the caller's words, e.g. an event id."""
+    request_id: _builtins.str
+    """The request that asked for it."""
+    trace_id: _builtins.str
+    """W3C trace id of that request."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    @_builtins.property
+    def before(self) -> _struct_pb2.Struct:
+        """What changed, as it was before; unset where there was nothing."""
+
+    @_builtins.property
+    def after(self) -> _struct_pb2.Struct:
+        """And after."""
+
+    def __init__(
+        self,
+        *,
+        entry_id: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        action: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        nft_id: _builtins.str = ...,
+        before: _struct_pb2.Struct | None = ...,
+        after: _struct_pb2.Struct | None = ...,
+        reference: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "after", b"after", "before", b"before", "entry_id", b"entry_id", "nft_id", b"nft_id", "reference", b"reference", "request_id", b"request_id", "subject", b"subject", "time", b"time", "trace_id", b"trace_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
+class ListAuditLogRequest(_message.Message):
+    """Request of ListAuditLog; filters combine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NFT_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Only of this user; all if empty. Without control characters."""
+    nft_id: _builtins.str
+    """Only of this instance; all if empty."""
+    action: _builtins.str
+    """Only this action; all if empty."""
+    page_size: _builtins.int
+    """At most this many, 50 if 0, never more than 500."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty for the first."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        nft_id: _builtins.str = ...,
+        action: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "nft_id", b"nft_id", "page_size", b"page_size", "page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditLogRequest: _TypeAlias = ListAuditLogRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditLogResponse(_message.Message):
+    """Response of ListAuditLog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
+        """This page, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___AuditEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditLogResponse: _TypeAlias = ListAuditLogResponse  # noqa: Y015
 
 @_typing.final
 class WatchMintStatusRequest(_message.Message):

@@ -60,6 +60,31 @@ class NftServiceStub:
                 request_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListMintsRequest.SerializeToString,
                 response_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListMintsResponse.FromString,
                 _registered_method=True)
+        self.ListProgress = channel.unary_unary(
+                '/go2asia.nft.v1.NftService/ListProgress',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListProgressRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListProgressResponse.FromString,
+                _registered_method=True)
+        self.RequestMint = channel.unary_unary(
+                '/go2asia.nft.v1.NftService/RequestMint',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RequestMintRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RequestMintResponse.FromString,
+                _registered_method=True)
+        self.RetryMint = channel.unary_unary(
+                '/go2asia.nft.v1.NftService/RetryMint',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RetryMintRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RetryMintResponse.FromString,
+                _registered_method=True)
+        self.CancelMint = channel.unary_unary(
+                '/go2asia.nft.v1.NftService/CancelMint',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.CancelMintRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.CancelMintResponse.FromString,
+                _registered_method=True)
+        self.ListAuditLog = channel.unary_unary(
+                '/go2asia.nft.v1.NftService/ListAuditLog',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListAuditLogRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListAuditLogResponse.FromString,
+                _registered_method=True)
         self.WatchMintStatus = channel.unary_stream(
                 '/go2asia.nft.v1.NftService/WatchMintStatus',
                 request_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.WatchMintStatusRequest.SerializeToString,
@@ -106,6 +131,49 @@ class NftServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProgress(self, request, context):
+        """Lists progress, by user and type.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestMint(self, request, context):
+        """Queues the mint of an instance that its user asks to have on chain, with the content of its
+        present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
+        instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
+        without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryMint(self, request, context):
+        """Queues another mint of the instance of one that is FAILED and retryable (else
+        MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
+        for ever that of one mint id, and with the content of the instance's present level. What
+        RequestMint refuses is refused here as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelMint(self, request, context):
+        """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
+        Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
+        a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditLog(self, request, context):
+        """Lists what was changed, by whom and on whose request, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchMintStatus(self, request, context):
         """Streams mint status: first a snapshot, then every change in commit order, and checkpoints that
         promise "nothing up to here is missing". Each message carries a resume token: opening a new
@@ -142,6 +210,31 @@ def add_NftServiceServicer_to_server(servicer, server):
                     servicer.ListMints,
                     request_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListMintsRequest.FromString,
                     response_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListMintsResponse.SerializeToString,
+            ),
+            'ListProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProgress,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListProgressRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListProgressResponse.SerializeToString,
+            ),
+            'RequestMint': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestMint,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RequestMintRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RequestMintResponse.SerializeToString,
+            ),
+            'RetryMint': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryMint,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RetryMintRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.RetryMintResponse.SerializeToString,
+            ),
+            'CancelMint': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelMint,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.CancelMintRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.CancelMintResponse.SerializeToString,
+            ),
+            'ListAuditLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditLog,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListAuditLogRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_nft__pb2.ListAuditLogResponse.SerializeToString,
             ),
             'WatchMintStatus': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchMintStatus,
@@ -285,6 +378,141 @@ class NftService:
             '/go2asia.nft.v1.NftService/ListMints',
             go2asia_dot_nft_dot_v1_dot_nft__pb2.ListMintsRequest.SerializeToString,
             go2asia_dot_nft_dot_v1_dot_nft__pb2.ListMintsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftService/ListProgress',
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.ListProgressRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.ListProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestMint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftService/RequestMint',
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.RequestMintRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.RequestMintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryMint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftService/RetryMint',
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.RetryMintRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.RetryMintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelMint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftService/CancelMint',
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.CancelMintRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.CancelMintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftService/ListAuditLog',
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.ListAuditLogRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_nft__pb2.ListAuditLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

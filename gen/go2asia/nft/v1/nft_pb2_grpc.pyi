@@ -43,6 +43,27 @@ class NftServiceStub:
     """Reads one mint."""
     ListMints: _grpc.UnaryUnaryMultiCallable[_nft_pb2.ListMintsRequest, _nft_pb2.ListMintsResponse]
     """Lists mints, by id."""
+    ListProgress: _grpc.UnaryUnaryMultiCallable[_nft_pb2.ListProgressRequest, _nft_pb2.ListProgressResponse]
+    """Lists progress, by user and type."""
+    RequestMint: _grpc.UnaryUnaryMultiCallable[_nft_pb2.RequestMintRequest, _nft_pb2.RequestMintResponse]
+    """Queues the mint of an instance that its user asks to have on chain, with the content of its
+    present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
+    instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
+    without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+    """
+    RetryMint: _grpc.UnaryUnaryMultiCallable[_nft_pb2.RetryMintRequest, _nft_pb2.RetryMintResponse]
+    """Queues another mint of the instance of one that is FAILED and retryable (else
+    MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
+    for ever that of one mint id, and with the content of the instance's present level. What
+    RequestMint refuses is refused here as well.
+    """
+    CancelMint: _grpc.UnaryUnaryMultiCallable[_nft_pb2.CancelMintRequest, _nft_pb2.CancelMintResponse]
+    """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
+    Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
+    a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+    """
+    ListAuditLog: _grpc.UnaryUnaryMultiCallable[_nft_pb2.ListAuditLogRequest, _nft_pb2.ListAuditLogResponse]
+    """Lists what was changed, by whom and on whose request, the newest first."""
     WatchMintStatus: _grpc.UnaryStreamMultiCallable[_nft_pb2.WatchMintStatusRequest, _nft_pb2.WatchMintStatusResponse]
     """Streams mint status: first a snapshot, then every change in commit order, and checkpoints that
     promise "nothing up to here is missing". Each message carries a resume token: opening a new
@@ -64,6 +85,27 @@ class NftServiceAsyncStub(NftServiceStub):
     """Reads one mint."""
     ListMints: _aio.UnaryUnaryMultiCallable[_nft_pb2.ListMintsRequest, _nft_pb2.ListMintsResponse]  # type: ignore[assignment]
     """Lists mints, by id."""
+    ListProgress: _aio.UnaryUnaryMultiCallable[_nft_pb2.ListProgressRequest, _nft_pb2.ListProgressResponse]  # type: ignore[assignment]
+    """Lists progress, by user and type."""
+    RequestMint: _aio.UnaryUnaryMultiCallable[_nft_pb2.RequestMintRequest, _nft_pb2.RequestMintResponse]  # type: ignore[assignment]
+    """Queues the mint of an instance that its user asks to have on chain, with the content of its
+    present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
+    instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
+    without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+    """
+    RetryMint: _aio.UnaryUnaryMultiCallable[_nft_pb2.RetryMintRequest, _nft_pb2.RetryMintResponse]  # type: ignore[assignment]
+    """Queues another mint of the instance of one that is FAILED and retryable (else
+    MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
+    for ever that of one mint id, and with the content of the instance's present level. What
+    RequestMint refuses is refused here as well.
+    """
+    CancelMint: _aio.UnaryUnaryMultiCallable[_nft_pb2.CancelMintRequest, _nft_pb2.CancelMintResponse]  # type: ignore[assignment]
+    """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
+    Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
+    a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+    """
+    ListAuditLog: _aio.UnaryUnaryMultiCallable[_nft_pb2.ListAuditLogRequest, _nft_pb2.ListAuditLogResponse]  # type: ignore[assignment]
+    """Lists what was changed, by whom and on whose request, the newest first."""
     WatchMintStatus: _aio.UnaryStreamMultiCallable[_nft_pb2.WatchMintStatusRequest, _nft_pb2.WatchMintStatusResponse]  # type: ignore[assignment]
     """Streams mint status: first a snapshot, then every change in commit order, and checkpoints that
     promise "nothing up to here is missing". Each message carries a resume token: opening a new
@@ -112,6 +154,57 @@ class NftServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_nft_pb2.ListMintsResponse, _abc.Awaitable[_nft_pb2.ListMintsResponse]]:
         """Lists mints, by id."""
+
+    @_abc_1.abstractmethod
+    def ListProgress(
+        self,
+        request: _nft_pb2.ListProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nft_pb2.ListProgressResponse, _abc.Awaitable[_nft_pb2.ListProgressResponse]]:
+        """Lists progress, by user and type."""
+
+    @_abc_1.abstractmethod
+    def RequestMint(
+        self,
+        request: _nft_pb2.RequestMintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nft_pb2.RequestMintResponse, _abc.Awaitable[_nft_pb2.RequestMintResponse]]:
+        """Queues the mint of an instance that its user asks to have on chain, with the content of its
+        present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
+        instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
+        without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryMint(
+        self,
+        request: _nft_pb2.RetryMintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nft_pb2.RetryMintResponse, _abc.Awaitable[_nft_pb2.RetryMintResponse]]:
+        """Queues another mint of the instance of one that is FAILED and retryable (else
+        MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
+        for ever that of one mint id, and with the content of the instance's present level. What
+        RequestMint refuses is refused here as well.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelMint(
+        self,
+        request: _nft_pb2.CancelMintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nft_pb2.CancelMintResponse, _abc.Awaitable[_nft_pb2.CancelMintResponse]]:
+        """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
+        Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
+        a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditLog(
+        self,
+        request: _nft_pb2.ListAuditLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nft_pb2.ListAuditLogResponse, _abc.Awaitable[_nft_pb2.ListAuditLogResponse]]:
+        """Lists what was changed, by whom and on whose request, the newest first."""
 
     @_abc_1.abstractmethod
     def WatchMintStatus(

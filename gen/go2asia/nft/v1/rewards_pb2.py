@@ -27,7 +27,7 @@ from go2asia.mesh.v1 import item_error_pb2 as go2asia_dot_mesh_dot_v1_dot_item__
 from go2asia.mesh.v1 import policy_pb2 as go2asia_dot_mesh_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgo2asia/nft/v1/rewards.proto\x12\x0ego2asia.nft.v1\x1a\x1b\x62uf/validate/validate.proto\x1a go2asia/mesh/v1/item_error.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\"\xb8\x02\n\x12\x41pplyRewardRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12#\n\x07user_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06userId\x12\x39\n\x08nft_type\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x07nftType\x12\x37\n\x07\x63ounter\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x07\x63ounter\x12+\n\tincrement\x18\x05 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03 \x00R\tincrement\x12&\n\treference\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\treference\"N\n\x13\x41pplyRewardResponse\x12\x37\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.go2asia.nft.v1.RewardOutcomeR\x07outcome\"\x9d\x01\n\rRewardOutcome\x12#\n\rcounter_value\x18\x01 \x01(\x03R\x0c\x63ounterValue\x12\x15\n\x06nft_id\x18\x02 \x01(\tR\x05nftId\x12\x14\n\x05level\x18\x03 \x01(\x05R\x05level\x12!\n\x0clevel_raised\x18\x04 \x01(\x08R\x0blevelRaised\x12\x17\n\x07mint_id\x18\x05 \x01(\tR\x06mintId\"j\n\x18\x42\x61tchApplyRewardsRequest\x12N\n\x07rewards\x18\x01 \x03(\x0b\x32\".go2asia.nft.v1.ApplyRewardRequestB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xe8\x07\"\x03\xd8\x01\x03R\x07rewards\"X\n\x19\x42\x61tchApplyRewardsResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32!.go2asia.nft.v1.ApplyRewardResultR\x07results\"\x8c\x01\n\x11\x41pplyRewardResult\x12\x39\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.go2asia.nft.v1.RewardOutcomeH\x00R\x07outcome\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.go2asia.mesh.v1.ItemErrorH\x00R\x05\x65rrorB\x08\n\x06result2\xf9\x01\n\rRewardService\x12j\n\x0b\x41pplyReward\x12\".go2asia.nft.v1.ApplyRewardRequest\x1a#.go2asia.nft.v1.ApplyRewardResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x05\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12|\n\x11\x42\x61tchApplyRewards\x12(.go2asia.nft.v1.BatchApplyRewardsRequest\x1a).go2asia.nft.v1.BatchApplyRewardsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x05\x04\x12\x02\x08\n\x1a\x02\x08< \x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgo2asia/nft/v1/rewards.proto\x12\x0ego2asia.nft.v1\x1a\x1b\x62uf/validate/validate.proto\x1a go2asia/mesh/v1/item_error.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\"\xcc\x02\n\x12\x41pplyRewardRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12,\n\x07user_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}+$R\x06userId\x12\x39\n\x08nft_type\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x07nftType\x12\x37\n\x07\x63ounter\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x07\x63ounter\x12+\n\tincrement\x18\x05 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03 \x00R\tincrement\x12\x31\n\treference\x18\x06 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}*$R\treference\"N\n\x13\x41pplyRewardResponse\x12\x37\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.go2asia.nft.v1.RewardOutcomeR\x07outcome\"\xa5\x02\n\rRewardOutcome\x12#\n\rcounter_value\x18\x01 \x01(\x03R\x0c\x63ounterValue\x12\x15\n\x06nft_id\x18\x02 \x01(\tR\x05nftId\x12\x14\n\x05level\x18\x03 \x01(\x05R\x05level\x12!\n\x0clevel_raised\x18\x04 \x01(\x08R\x0blevelRaised\x12\x17\n\x07mint_id\x18\x05 \x01(\tR\x06mintId\x12\x17\n\x07user_id\x18\x06 \x01(\tR\x06userId\x12\x19\n\x08nft_type\x18\x07 \x01(\tR\x07nftType\x12\x18\n\x07\x63ounter\x18\x08 \x01(\tR\x07\x63ounter\x12\x1c\n\tincrement\x18\t \x01(\x03R\tincrement\x12\x1a\n\x08reverted\x18\n \x01(\x08R\x08reverted\"j\n\x18\x42\x61tchApplyRewardsRequest\x12N\n\x07rewards\x18\x01 \x03(\x0b\x32\".go2asia.nft.v1.ApplyRewardRequestB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xe8\x07\"\x03\xd8\x01\x03R\x07rewards\"X\n\x19\x42\x61tchApplyRewardsResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32!.go2asia.nft.v1.ApplyRewardResultR\x07results\"\x8c\x01\n\x11\x41pplyRewardResult\x12\x39\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.go2asia.nft.v1.RewardOutcomeH\x00R\x07outcome\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.go2asia.mesh.v1.ItemErrorH\x00R\x05\x65rrorB\x08\n\x06result\"\xef\x01\n\x0fGrantNftRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12,\n\x07user_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}+$R\x06userId\x12\x39\n\x08nft_type\x18\x03 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x07nftType\x12\x31\n\treference\x18\x06 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}*$R\treferenceJ\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06\"K\n\x10GrantNftResponse\x12\x37\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.go2asia.nft.v1.RewardOutcomeR\x07outcome\"\xc5\x01\n\x13RevertRewardRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\x45\n\x13original_request_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\x11originalRequestId\x12\x31\n\treference\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}*$R\treference\"O\n\x14RevertRewardResponse\x12\x37\n\x07outcome\x18\x01 \x01(\x0b\x32\x1d.go2asia.nft.v1.RevertOutcomeR\x07outcome\"\xd0\x01\n\rRevertOutcome\x12\x1c\n\ttombstone\x18\x01 \x01(\x08R\ttombstone\x12#\n\rcounter_value\x18\x02 \x01(\x03R\x0c\x63ounterValue\x12\x15\n\x06nft_id\x18\x03 \x01(\tR\x05nftId\x12\x14\n\x05level\x18\x04 \x01(\x05R\x05level\x12#\n\rlevel_lowered\x18\x05 \x01(\x08R\x0clevelLowered\x12*\n\x11\x63\x61ncelled_mint_id\x18\x06 \x01(\tR\x0f\x63\x61ncelledMintId2\xcb\x03\n\rRewardService\x12j\n\x0b\x41pplyReward\x12\".go2asia.nft.v1.ApplyRewardRequest\x1a#.go2asia.nft.v1.ApplyRewardResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x05\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12|\n\x11\x42\x61tchApplyRewards\x12(.go2asia.nft.v1.BatchApplyRewardsRequest\x1a).go2asia.nft.v1.BatchApplyRewardsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x05\x04\x12\x02\x08\n\x1a\x02\x08< \x02\x12\x61\n\x08GrantNft\x12\x1f.go2asia.nft.v1.GrantNftRequest\x1a .go2asia.nft.v1.GrantNftResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x05\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12m\n\x0cRevertReward\x12#.go2asia.nft.v1.RevertRewardRequest\x1a$.go2asia.nft.v1.RevertRewardResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x05\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPLYREWARDREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_APPLYREWARDREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
   _globals['_APPLYREWARDREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_APPLYREWARDREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_APPLYREWARDREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}+$'
   _globals['_APPLYREWARDREQUEST'].fields_by_name['nft_type']._loaded_options = None
   _globals['_APPLYREWARDREQUEST'].fields_by_name['nft_type']._serialized_options = b'\272H\033r\0312\027^[a-z][a-z0-9_-]{0,62}$'
   _globals['_APPLYREWARDREQUEST'].fields_by_name['counter']._loaded_options = None
@@ -45,25 +45,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPLYREWARDREQUEST'].fields_by_name['increment']._loaded_options = None
   _globals['_APPLYREWARDREQUEST'].fields_by_name['increment']._serialized_options = b'\272H\n\"\010\030\200\224\353\334\003 \000'
   _globals['_APPLYREWARDREQUEST'].fields_by_name['reference']._loaded_options = None
-  _globals['_APPLYREWARDREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_APPLYREWARDREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}*$'
   _globals['_BATCHAPPLYREWARDSREQUEST'].fields_by_name['rewards']._loaded_options = None
   _globals['_BATCHAPPLYREWARDSREQUEST'].fields_by_name['rewards']._serialized_options = b'\272H\r\222\001\n\010\001\020\350\007\"\003\330\001\003'
+  _globals['_GRANTNFTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_GRANTNFTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
+  _globals['_GRANTNFTREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_GRANTNFTREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}+$'
+  _globals['_GRANTNFTREQUEST'].fields_by_name['nft_type']._loaded_options = None
+  _globals['_GRANTNFTREQUEST'].fields_by_name['nft_type']._serialized_options = b'\272H\033r\0312\027^[a-z][a-z0-9_-]{0,62}$'
+  _globals['_GRANTNFTREQUEST'].fields_by_name['reference']._loaded_options = None
+  _globals['_GRANTNFTREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}*$'
+  _globals['_REVERTREWARDREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVERTREWARDREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
+  _globals['_REVERTREWARDREQUEST'].fields_by_name['original_request_id']._loaded_options = None
+  _globals['_REVERTREWARDREQUEST'].fields_by_name['original_request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
+  _globals['_REVERTREWARDREQUEST'].fields_by_name['reference']._loaded_options = None
+  _globals['_REVERTREWARDREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}*$'
   _globals['_REWARDSERVICE'].methods_by_name['ApplyReward']._loaded_options = None
   _globals['_REWARDSERVICE'].methods_by_name['ApplyReward']._serialized_options = b'\252\273\030\016\n\002\005\004\022\002\010\005\032\002\010\036 \002'
   _globals['_REWARDSERVICE'].methods_by_name['BatchApplyRewards']._loaded_options = None
   _globals['_REWARDSERVICE'].methods_by_name['BatchApplyRewards']._serialized_options = b'\252\273\030\016\n\002\005\004\022\002\010\n\032\002\010< \002'
+  _globals['_REWARDSERVICE'].methods_by_name['GrantNft']._loaded_options = None
+  _globals['_REWARDSERVICE'].methods_by_name['GrantNft']._serialized_options = b'\252\273\030\016\n\002\005\004\022\002\010\005\032\002\010\036 \002'
+  _globals['_REWARDSERVICE'].methods_by_name['RevertReward']._loaded_options = None
+  _globals['_REWARDSERVICE'].methods_by_name['RevertReward']._serialized_options = b'\252\273\030\016\n\002\005\004\022\002\010\005\032\002\010\036 \002'
   _globals['_APPLYREWARDREQUEST']._serialized_start=142
-  _globals['_APPLYREWARDREQUEST']._serialized_end=454
-  _globals['_APPLYREWARDRESPONSE']._serialized_start=456
-  _globals['_APPLYREWARDRESPONSE']._serialized_end=534
-  _globals['_REWARDOUTCOME']._serialized_start=537
-  _globals['_REWARDOUTCOME']._serialized_end=694
-  _globals['_BATCHAPPLYREWARDSREQUEST']._serialized_start=696
-  _globals['_BATCHAPPLYREWARDSREQUEST']._serialized_end=802
-  _globals['_BATCHAPPLYREWARDSRESPONSE']._serialized_start=804
-  _globals['_BATCHAPPLYREWARDSRESPONSE']._serialized_end=892
-  _globals['_APPLYREWARDRESULT']._serialized_start=895
-  _globals['_APPLYREWARDRESULT']._serialized_end=1035
-  _globals['_REWARDSERVICE']._serialized_start=1038
-  _globals['_REWARDSERVICE']._serialized_end=1287
+  _globals['_APPLYREWARDREQUEST']._serialized_end=474
+  _globals['_APPLYREWARDRESPONSE']._serialized_start=476
+  _globals['_APPLYREWARDRESPONSE']._serialized_end=554
+  _globals['_REWARDOUTCOME']._serialized_start=557
+  _globals['_REWARDOUTCOME']._serialized_end=850
+  _globals['_BATCHAPPLYREWARDSREQUEST']._serialized_start=852
+  _globals['_BATCHAPPLYREWARDSREQUEST']._serialized_end=958
+  _globals['_BATCHAPPLYREWARDSRESPONSE']._serialized_start=960
+  _globals['_BATCHAPPLYREWARDSRESPONSE']._serialized_end=1048
+  _globals['_APPLYREWARDRESULT']._serialized_start=1051
+  _globals['_APPLYREWARDRESULT']._serialized_end=1191
+  _globals['_GRANTNFTREQUEST']._serialized_start=1194
+  _globals['_GRANTNFTREQUEST']._serialized_end=1433
+  _globals['_GRANTNFTRESPONSE']._serialized_start=1435
+  _globals['_GRANTNFTRESPONSE']._serialized_end=1510
+  _globals['_REVERTREWARDREQUEST']._serialized_start=1513
+  _globals['_REVERTREWARDREQUEST']._serialized_end=1710
+  _globals['_REVERTREWARDRESPONSE']._serialized_start=1712
+  _globals['_REVERTREWARDRESPONSE']._serialized_end=1791
+  _globals['_REVERTOUTCOME']._serialized_start=1794
+  _globals['_REVERTOUTCOME']._serialized_end=2002
+  _globals['_REWARDSERVICE']._serialized_start=2005
+  _globals['_REWARDSERVICE']._serialized_end=2464
 # @@protoc_insertion_point(module_scope)

@@ -96,6 +96,11 @@ class RewardOutcome(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     LEVEL_RAISED_FIELD_NUMBER: _builtins.int
     MINT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    INCREMENT_FIELD_NUMBER: _builtins.int
+    REVERTED_FIELD_NUMBER: _builtins.int
     counter_value: _builtins.int
     """The counter's value right after this reward."""
     nft_id: _builtins.str
@@ -106,6 +111,16 @@ class RewardOutcome(_message.Message):
     """True if this reward raised the level."""
     mint_id: _builtins.str
     """The mint that this reward queued, if it did."""
+    user_id: _builtins.str
+    """Who was rewarded."""
+    nft_type: _builtins.str
+    """Towards which type."""
+    counter: _builtins.str
+    """Which counter was raised; empty for a grant."""
+    increment: _builtins.int
+    """By how much; 0 for a grant."""
+    reverted: _builtins.bool
+    """True if the reward was taken back before it arrived: nothing was applied, and all else is unset."""
     def __init__(
         self,
         *,
@@ -114,10 +129,15 @@ class RewardOutcome(_message.Message):
         level: _builtins.int = ...,
         level_raised: _builtins.bool = ...,
         mint_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        nft_type: _builtins.str = ...,
+        counter: _builtins.str = ...,
+        increment: _builtins.int = ...,
+        reverted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter_value", b"counter_value", "level", b"level", "level_raised", b"level_raised", "mint_id", b"mint_id", "nft_id", b"nft_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "counter_value", b"counter_value", "increment", b"increment", "level", b"level", "level_raised", b"level_raised", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "reverted", b"reverted", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -202,3 +222,157 @@ class ApplyRewardResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___ApplyRewardResult: _TypeAlias = ApplyRewardResult  # noqa: Y015
+
+@_typing.final
+class GrantNftRequest(_message.Message):
+    """Request of GrantNft."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Who gets it, without control characters."""
+    nft_type: _builtins.str
+    """A badge of which type."""
+    reference: _builtins.str
+    """What it is for, e.g. an event id; kept in the audit log."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        nft_type: _builtins.str = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type", "reference", b"reference", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantNftRequest: _TypeAlias = GrantNftRequest  # noqa: Y015
+
+@_typing.final
+class GrantNftResponse(_message.Message):
+    """Response of GrantNft."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> Global___RewardOutcome:
+        """What it changed; `counter_value` is 0."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___RewardOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantNftResponse: _TypeAlias = GrantNftResponse  # noqa: Y015
+
+@_typing.final
+class RevertRewardRequest(_message.Message):
+    """Request of RevertReward."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ORIGINAL_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    original_request_id: _builtins.str
+    """Request id under which this caller sent, or will send, ApplyReward, BatchApplyRewards or GrantNft."""
+    reference: _builtins.str
+    """Why, e.g. the id of a reversal; kept in the audit log."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        original_request_id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["original_request_id", b"original_request_id", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevertRewardRequest: _TypeAlias = RevertRewardRequest  # noqa: Y015
+
+@_typing.final
+class RevertRewardResponse(_message.Message):
+    """Response of RevertReward."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> Global___RevertOutcome:
+        """What it changed, the first time."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___RevertOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevertRewardResponse: _TypeAlias = RevertRewardResponse  # noqa: Y015
+
+@_typing.final
+class RevertOutcome(_message.Message):
+    """What taking a reward back changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOMBSTONE_FIELD_NUMBER: _builtins.int
+    COUNTER_VALUE_FIELD_NUMBER: _builtins.int
+    NFT_ID_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LEVEL_LOWERED_FIELD_NUMBER: _builtins.int
+    CANCELLED_MINT_ID_FIELD_NUMBER: _builtins.int
+    tombstone: _builtins.bool
+    """True if the reward had not arrived: there was nothing to take back, and there will be nothing."""
+    counter_value: _builtins.int
+    """The counter's value afterwards; 0 for a grant."""
+    nft_id: _builtins.str
+    """The instance, if the user has one of this type."""
+    level: _builtins.int
+    """The level afterwards."""
+    level_lowered: _builtins.bool
+    """True if the level went down."""
+    cancelled_mint_id: _builtins.str
+    """The mint that was called off, if one was."""
+    def __init__(
+        self,
+        *,
+        tombstone: _builtins.bool = ...,
+        counter_value: _builtins.int = ...,
+        nft_id: _builtins.str = ...,
+        level: _builtins.int = ...,
+        level_lowered: _builtins.bool = ...,
+        cancelled_mint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_mint_id", b"cancelled_mint_id", "counter_value", b"counter_value", "level", b"level", "level_lowered", b"level_lowered", "nft_id", b"nft_id", "tombstone", b"tombstone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevertOutcome: _TypeAlias = RevertOutcome  # noqa: Y015

@@ -45,6 +45,16 @@ class RewardServiceStub:
                 request_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchApplyRewardsRequest.SerializeToString,
                 response_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchApplyRewardsResponse.FromString,
                 _registered_method=True)
+        self.GrantNft = channel.unary_unary(
+                '/go2asia.nft.v1.RewardService/GrantNft',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftResponse.FromString,
+                _registered_method=True)
+        self.RevertReward = channel.unary_unary(
+                '/go2asia.nft.v1.RewardService/RevertReward',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.RevertRewardRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.RevertRewardResponse.FromString,
+                _registered_method=True)
 
 
 class RewardServiceServicer:
@@ -66,6 +76,29 @@ class RewardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GrantNft(self, request, context):
+        """Gives a badge without progress: creates the instance at level 1, and queues its mint where
+        policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
+        usual. Request ids are shared with ApplyReward.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevertReward(self, request, context):
+        """Takes back what one request of the same caller gave, exactly once, however often it is asked.
+
+        The counter goes down by the increment, and the level to the highest one whose thresholds, as
+        they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
+        back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
+        nobody has tried to hand over is called off; one under way goes on.
+
+        A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RewardServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +111,16 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     servicer.BatchApplyRewards,
                     request_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchApplyRewardsRequest.FromString,
                     response_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchApplyRewardsResponse.SerializeToString,
+            ),
+            'GrantNft': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantNft,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftResponse.SerializeToString,
+            ),
+            'RevertReward': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevertReward,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.RevertRewardRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.RevertRewardResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +178,60 @@ class RewardService:
             '/go2asia.nft.v1.RewardService/BatchApplyRewards',
             go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchApplyRewardsRequest.SerializeToString,
             go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchApplyRewardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantNft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.RewardService/GrantNft',
+            go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevertReward(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.RewardService/RevertReward',
+            go2asia_dot_nft_dot_v1_dot_rewards__pb2.RevertRewardRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_rewards__pb2.RevertRewardResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,21 @@ class RewardServiceStub:
     """
     BatchApplyRewards: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.BatchApplyRewardsRequest, _rewards_pb2.BatchApplyRewardsResponse]
     """Applies up to 1,000 independent rewards; each succeeds or fails by itself."""
+    GrantNft: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.GrantNftRequest, _rewards_pb2.GrantNftResponse]
+    """Gives a badge without progress: creates the instance at level 1, and queues its mint where
+    policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
+    usual. Request ids are shared with ApplyReward.
+    """
+    RevertReward: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]
+    """Takes back what one request of the same caller gave, exactly once, however often it is asked.
+
+    The counter goes down by the increment, and the level to the highest one whose thresholds, as
+    they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
+    back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
+    nobody has tried to hand over is called off; one under way goes on.
+
+    A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
+    """
 
 @_typing.type_check_only
 class RewardServiceAsyncStub(RewardServiceStub):
@@ -51,6 +66,21 @@ class RewardServiceAsyncStub(RewardServiceStub):
     """
     BatchApplyRewards: _aio.UnaryUnaryMultiCallable[_rewards_pb2.BatchApplyRewardsRequest, _rewards_pb2.BatchApplyRewardsResponse]  # type: ignore[assignment]
     """Applies up to 1,000 independent rewards; each succeeds or fails by itself."""
+    GrantNft: _aio.UnaryUnaryMultiCallable[_rewards_pb2.GrantNftRequest, _rewards_pb2.GrantNftResponse]  # type: ignore[assignment]
+    """Gives a badge without progress: creates the instance at level 1, and queues its mint where
+    policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
+    usual. Request ids are shared with ApplyReward.
+    """
+    RevertReward: _aio.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]  # type: ignore[assignment]
+    """Takes back what one request of the same caller gave, exactly once, however often it is asked.
+
+    The counter goes down by the increment, and the level to the highest one whose thresholds, as
+    they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
+    back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
+    nobody has tried to hand over is called off; one under way goes on.
+
+    A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
+    """
 
 class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
     """Where Connect sends rewards."""
@@ -72,5 +102,32 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rewards_pb2.BatchApplyRewardsResponse, _abc.Awaitable[_rewards_pb2.BatchApplyRewardsResponse]]:
         """Applies up to 1,000 independent rewards; each succeeds or fails by itself."""
+
+    @_abc_1.abstractmethod
+    def GrantNft(
+        self,
+        request: _rewards_pb2.GrantNftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rewards_pb2.GrantNftResponse, _abc.Awaitable[_rewards_pb2.GrantNftResponse]]:
+        """Gives a badge without progress: creates the instance at level 1, and queues its mint where
+        policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
+        usual. Request ids are shared with ApplyReward.
+        """
+
+    @_abc_1.abstractmethod
+    def RevertReward(
+        self,
+        request: _rewards_pb2.RevertRewardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rewards_pb2.RevertRewardResponse, _abc.Awaitable[_rewards_pb2.RevertRewardResponse]]:
+        """Takes back what one request of the same caller gave, exactly once, however often it is asked.
+
+        The counter goes down by the increment, and the level to the highest one whose thresholds, as
+        they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
+        back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
+        nobody has tried to hand over is called off; one under way goes on.
+
+        A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
+        """
 
 def add_RewardServiceServicer_to_server(servicer: RewardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ego2asia/points/v1/errors.proto\x12\x11go2asia.points.v1*\xe5\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_UNIT\x10\x01\x12#\n\x1f\x45RROR_REASON_INSUFFICIENT_FUNDS\x10\x02\x12&\n\"ERROR_REASON_TRANSACTION_NOT_FOUND\x10\x03\x12)\n%ERROR_REASON_EFFECTIVE_TIME_IN_FUTURE\x10\x04\x12!\n\x1d\x45RROR_REASON_BALANCE_OVERFLOW\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ego2asia/points/v1/errors.proto\x12\x11go2asia.points.v1*\xfe\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_UNIT\x10\x01\x12#\n\x1f\x45RROR_REASON_INSUFFICIENT_FUNDS\x10\x02\x12&\n\"ERROR_REASON_TRANSACTION_NOT_FOUND\x10\x03\x12)\n%ERROR_REASON_EFFECTIVE_TIME_IN_FUTURE\x10\x04\x12!\n\x1d\x45RROR_REASON_BALANCE_OVERFLOW\x10\x05\x12\x1d\n\x19\x45RROR_REASON_SAME_ACCOUNT\x10\x06\x12#\n\x1f\x45RROR_REASON_EXPIRE_TIME_PASSED\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_BATCH_REFUSED\x10\x08\x12\x1f\n\x1b\x45RROR_REASON_HOLD_NOT_FOUND\x10\t\x12(\n$ERROR_REASON_HOLD_OF_ANOTHER_ACCOUNT\x10\n\x12\x1c\n\x18\x45RROR_REASON_HOLD_CLOSED\x10\x0b\x12\x1e\n\x1a\x45RROR_REASON_HOLD_EXCEEDED\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_NOT_REVERSIBLE\x10\r\x12!\n\x1d\x45RROR_REASON_REVERSAL_EXCEEDS\x10\x0e\x12#\n\x1f\x45RROR_REASON_ORIGINAL_NOT_FOUND\x10\x0f\x12\x1f\n\x1b\x45RROR_REASON_TIME_IN_FUTURE\x10\x10\x12 \n\x1c\x45RROR_REASON_FILTER_REQUIRED\x10\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'go2asia.points.v1.errors_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=54
-  _globals['_ERRORREASON']._serialized_end=283
+  _globals['_ERRORREASON']._serialized_end=692
 # @@protoc_insertion_point(module_scope)

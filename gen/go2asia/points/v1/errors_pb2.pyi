@@ -34,6 +34,36 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the effective time lies in the future. Metadata: `effective_time`."""
     ERROR_REASON_BALANCE_OVERFLOW: _ErrorReason.ValueType  # 5
     """FAILED_PRECONDITION: the balance would leave the range of int64. Metadata: `account`."""
+    ERROR_REASON_SAME_ACCOUNT: _ErrorReason.ValueType  # 6
+    """INVALID_ARGUMENT: giver and receiver of a transfer are the same user. Metadata: `account`."""
+    ERROR_REASON_EXPIRE_TIME_PASSED: _ErrorReason.ValueType  # 7
+    """INVALID_ARGUMENT: an expiry that is not in the future. Metadata: `expire_time`."""
+    ERROR_REASON_BATCH_REFUSED: _ErrorReason.ValueType  # 8
+    """FAILED_PRECONDITION: another item of the same atomic batch was refused. Metadata: `item`, its number
+    from 0.
+    """
+    ERROR_REASON_HOLD_NOT_FOUND: _ErrorReason.ValueType  # 9
+    """NOT_FOUND: no hold has this id. Metadata: `hold_id`."""
+    ERROR_REASON_HOLD_OF_ANOTHER_ACCOUNT: _ErrorReason.ValueType  # 10
+    """INVALID_ARGUMENT: the hold is on an account of someone else. Metadata: `hold_id`."""
+    ERROR_REASON_HOLD_CLOSED: _ErrorReason.ValueType  # 11
+    """FAILED_PRECONDITION: the hold was captured, released or has expired. Metadata: `hold_id`, `state`."""
+    ERROR_REASON_HOLD_EXCEEDED: _ErrorReason.ValueType  # 12
+    """FAILED_PRECONDITION: more than the hold reserves. Metadata: `held`, `amount`."""
+    ERROR_REASON_NOT_REVERSIBLE: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION: transactions of this kind cannot be reversed. Metadata: `transaction_id`,
+    `kind`.
+    """
+    ERROR_REASON_REVERSAL_EXCEEDS: _ErrorReason.ValueType  # 14
+    """FAILED_PRECONDITION: more than is left to reverse. Metadata: `transaction_id`, `left`, `amount`."""
+    ERROR_REASON_ORIGINAL_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """NOT_FOUND: the request to reverse in part was not booked (yet). Metadata: `original_request_id`."""
+    ERROR_REASON_TIME_IN_FUTURE: _ErrorReason.ValueType  # 16
+    """INVALID_ARGUMENT: a moment to read as of, or the end of a period, that lies in the future. Metadata:
+    `time`.
+    """
+    ERROR_REASON_FILTER_REQUIRED: _ErrorReason.ValueType  # 17
+    """INVALID_ARGUMENT: a list without user, reference and reason."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the Points service; domain `points.go2asia`. On the wire the name without the prefix."""
@@ -50,4 +80,34 @@ ERROR_REASON_EFFECTIVE_TIME_IN_FUTURE: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT: the effective time lies in the future. Metadata: `effective_time`."""
 ERROR_REASON_BALANCE_OVERFLOW: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION: the balance would leave the range of int64. Metadata: `account`."""
+ERROR_REASON_SAME_ACCOUNT: ErrorReason.ValueType  # 6
+"""INVALID_ARGUMENT: giver and receiver of a transfer are the same user. Metadata: `account`."""
+ERROR_REASON_EXPIRE_TIME_PASSED: ErrorReason.ValueType  # 7
+"""INVALID_ARGUMENT: an expiry that is not in the future. Metadata: `expire_time`."""
+ERROR_REASON_BATCH_REFUSED: ErrorReason.ValueType  # 8
+"""FAILED_PRECONDITION: another item of the same atomic batch was refused. Metadata: `item`, its number
+from 0.
+"""
+ERROR_REASON_HOLD_NOT_FOUND: ErrorReason.ValueType  # 9
+"""NOT_FOUND: no hold has this id. Metadata: `hold_id`."""
+ERROR_REASON_HOLD_OF_ANOTHER_ACCOUNT: ErrorReason.ValueType  # 10
+"""INVALID_ARGUMENT: the hold is on an account of someone else. Metadata: `hold_id`."""
+ERROR_REASON_HOLD_CLOSED: ErrorReason.ValueType  # 11
+"""FAILED_PRECONDITION: the hold was captured, released or has expired. Metadata: `hold_id`, `state`."""
+ERROR_REASON_HOLD_EXCEEDED: ErrorReason.ValueType  # 12
+"""FAILED_PRECONDITION: more than the hold reserves. Metadata: `held`, `amount`."""
+ERROR_REASON_NOT_REVERSIBLE: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION: transactions of this kind cannot be reversed. Metadata: `transaction_id`,
+`kind`.
+"""
+ERROR_REASON_REVERSAL_EXCEEDS: ErrorReason.ValueType  # 14
+"""FAILED_PRECONDITION: more than is left to reverse. Metadata: `transaction_id`, `left`, `amount`."""
+ERROR_REASON_ORIGINAL_NOT_FOUND: ErrorReason.ValueType  # 15
+"""NOT_FOUND: the request to reverse in part was not booked (yet). Metadata: `original_request_id`."""
+ERROR_REASON_TIME_IN_FUTURE: ErrorReason.ValueType  # 16
+"""INVALID_ARGUMENT: a moment to read as of, or the end of a period, that lies in the future. Metadata:
+`time`.
+"""
+ERROR_REASON_FILTER_REQUIRED: ErrorReason.ValueType  # 17
+"""INVALID_ARGUMENT: a list without user, reference and reason."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -6,6 +6,7 @@ The soft-currency ledger."""
 from collections import abc as _abc
 from go2asia.mesh.v1 import item_error_pb2 as _item_error_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -33,6 +34,14 @@ class _TransactionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trans
     """Points given to a user."""
     TRANSACTION_KIND_SPEND: _TransactionKind.ValueType  # 2
     """Points taken from a user."""
+    TRANSACTION_KIND_TRANSFER: _TransactionKind.ValueType  # 3
+    """Points moved from a user to another."""
+    TRANSACTION_KIND_CAPTURE: _TransactionKind.ValueType  # 4
+    """Points spent out of a hold."""
+    TRANSACTION_KIND_EXPIRY: _TransactionKind.ValueType  # 5
+    """Points whose lots' time has passed; booked by the ledger itself."""
+    TRANSACTION_KIND_REVERSAL: _TransactionKind.ValueType  # 6
+    """An earlier transaction taken back, whole or in part."""
 
 class TransactionKind(_TransactionKind, metaclass=_TransactionKindEnumTypeWrapper):
     """What kind of business a transaction books."""
@@ -43,6 +52,14 @@ TRANSACTION_KIND_AWARD: TransactionKind.ValueType  # 1
 """Points given to a user."""
 TRANSACTION_KIND_SPEND: TransactionKind.ValueType  # 2
 """Points taken from a user."""
+TRANSACTION_KIND_TRANSFER: TransactionKind.ValueType  # 3
+"""Points moved from a user to another."""
+TRANSACTION_KIND_CAPTURE: TransactionKind.ValueType  # 4
+"""Points spent out of a hold."""
+TRANSACTION_KIND_EXPIRY: TransactionKind.ValueType  # 5
+"""Points whose lots' time has passed; booked by the ledger itself."""
+TRANSACTION_KIND_REVERSAL: TransactionKind.ValueType  # 6
+"""An earlier transaction taken back, whole or in part."""
 Global___TransactionKind: _TypeAlias = TransactionKind  # noqa: Y015
 
 @_typing.final
@@ -127,21 +144,27 @@ class AwardRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     POSTING_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key (AIP-155), remembered for ever."""
     @_builtins.property
     def posting(self) -> Global___PostingDetails:
         """What to award."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When what is awarded expires, unless spent by then; never if unset. In the future."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         posting: Global___PostingDetails | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["posting", b"posting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "posting", b"posting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["posting", b"posting", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "posting", b"posting", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,7 +179,9 @@ class AwardResponse(_message.Message):
     TRANSACTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def transaction(self) -> Global___Transaction:
-        """The transaction that was booked, or that the first call with this request id booked."""
+        """The transaction that was booked, or that the first call with this request id booked. Unset when
+        the request was reversed before it arrived: nothing was booked, nothing will be.
+        """
 
     def __init__(
         self,
@@ -208,7 +233,9 @@ class SpendResponse(_message.Message):
     TRANSACTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def transaction(self) -> Global___Transaction:
-        """The transaction that was booked, or that the first call with this request id booked."""
+        """The transaction that was booked, or that the first call with this request id booked. Unset when
+        the request was reversed before it arrived: nothing was booked, nothing will be.
+        """
 
     def __init__(
         self,
@@ -224,12 +251,75 @@ class SpendResponse(_message.Message):
 Global___SpendResponse: _TypeAlias = SpendResponse  # noqa: Y015
 
 @_typing.final
+class TransferRequest(_message.Message):
+    """Request of Transfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POSTING_FIELD_NUMBER: _builtins.int
+    RECIPIENT_USER_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    recipient_user_id: _builtins.str
+    """Who receives; not the one who gives."""
+    @_builtins.property
+    def posting(self) -> Global___PostingDetails:
+        """What to move, and from whom: `user_id` gives."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        posting: Global___PostingDetails | None = ...,
+        recipient_user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["posting", b"posting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["posting", b"posting", "recipient_user_id", b"recipient_user_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferRequest: _TypeAlias = TransferRequest  # noqa: Y015
+
+@_typing.final
+class TransferResponse(_message.Message):
+    """Response of Transfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transaction(self) -> Global___Transaction:
+        """The transaction that was booked, or that the first call with this request id booked. Unset when
+        the request was reversed before it arrived: nothing was booked, nothing will be.
+        """
+
+    def __init__(
+        self,
+        *,
+        transaction: Global___Transaction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferResponse: _TypeAlias = TransferResponse  # noqa: Y015
+
+@_typing.final
 class BatchPostRequest(_message.Message):
     """Request of BatchPost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
+    ATOMIC_FIELD_NUMBER: _builtins.int
+    atomic: _builtins.bool
+    """All items or none. When one is refused, it says why and every other new one is refused with
+    BATCH_REFUSED. A malformed item refuses the others in the same way.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostItem]:
         """The items, each with its own request id; checked one by one, so that a malformed item fails
@@ -240,10 +330,11 @@ class BatchPostRequest(_message.Message):
         self,
         *,
         items: _abc.Iterable[Global___PostItem] | None = ...,
+        atomic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["atomic", b"atomic", "items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,6 +350,7 @@ class PostItem(_message.Message):
 
     AWARD_FIELD_NUMBER: _builtins.int
     SPEND_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def award(self) -> Global___AwardRequest:
         """As the Award RPC."""
@@ -267,17 +359,22 @@ class PostItem(_message.Message):
     def spend(self) -> Global___SpendRequest:
         """As the Spend RPC."""
 
+    @_builtins.property
+    def transfer(self) -> Global___TransferRequest:
+        """As the Transfer RPC."""
+
     def __init__(
         self,
         *,
         award: Global___AwardRequest | None = ...,
         spend: Global___SpendRequest | None = ...,
+        transfer: Global___TransferRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "operation", b"operation", "spend", b"spend"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "operation", b"operation", "spend", b"spend", "transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "operation", b"operation", "spend", b"spend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "operation", b"operation", "spend", b"spend", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["award", "spend"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["award", "spend", "transfer"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -315,6 +412,9 @@ class PostResult(_message.Message):
 
     TRANSACTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    cancelled: _builtins.bool
+    """Always true: reversed before it arrived, so nothing was booked and nothing will be."""
     @_builtins.property
     def transaction(self) -> Global___Transaction:
         """Booked, now or earlier with the same request id."""
@@ -328,12 +428,13 @@ class PostResult(_message.Message):
         *,
         transaction: Global___Transaction | None = ...,
         error: _item_error_pb2.ItemError | None = ...,
+        cancelled: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "transaction", b"transaction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "result", b"result", "transaction", b"transaction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "transaction", b"transaction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "error", b"error", "result", b"result", "transaction", b"transaction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["transaction", "error"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["transaction", "error", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -377,6 +478,10 @@ class Transaction(_message.Message):
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     BOOKED_TIME_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
+    LOT_CHANGES_FIELD_NUMBER: _builtins.int
+    RECIPIENT_USER_ID_FIELD_NUMBER: _builtins.int
+    REVERSED_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
     transaction_id: _builtins.str
     """UUIDv7."""
     request_id: _builtins.str
@@ -384,7 +489,7 @@ class Transaction(_message.Message):
     kind: Global___TransactionKind.ValueType
     """What it books."""
     user_id: _builtins.str
-    """The user it concerns."""
+    """The user it concerns; of a transfer, who gives."""
     unit: _builtins.str
     """Unit code."""
     amount: _builtins.int
@@ -393,6 +498,12 @@ class Transaction(_message.Message):
     """The reason given."""
     reference: _builtins.str
     """The reference given."""
+    recipient_user_id: _builtins.str
+    """Of a transfer, who receives; empty otherwise."""
+    reversed_transaction_id: _builtins.str
+    """Of a reversal, what it takes back; empty otherwise."""
+    hold_id: _builtins.str
+    """Of a capture, the hold that was captured; empty otherwise."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The metadata given."""
@@ -409,6 +520,10 @@ class Transaction(_message.Message):
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]:
         """Its entries; they sum to zero per unit."""
 
+    @_builtins.property
+    def lot_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotChange]:
+        """What it put into lots and took out of them."""
+
     def __init__(
         self,
         *,
@@ -424,14 +539,54 @@ class Transaction(_message.Message):
         effective_time: _timestamp_pb2.Timestamp | None = ...,
         booked_time: _timestamp_pb2.Timestamp | None = ...,
         entries: _abc.Iterable[Global___Entry] | None = ...,
+        lot_changes: _abc.Iterable[Global___LotChange] | None = ...,
+        recipient_user_id: _builtins.str = ...,
+        reversed_transaction_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["booked_time", b"booked_time", "effective_time", b"effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "booked_time", b"booked_time", "effective_time", b"effective_time", "entries", b"entries", "kind", b"kind", "metadata", b"metadata", "reason", b"reason", "reference", b"reference", "request_id", b"request_id", "transaction_id", b"transaction_id", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "booked_time", b"booked_time", "effective_time", b"effective_time", "entries", b"entries", "hold_id", b"hold_id", "kind", b"kind", "lot_changes", b"lot_changes", "metadata", b"metadata", "reason", b"reason", "recipient_user_id", b"recipient_user_id", "reference", b"reference", "request_id", b"request_id", "reversed_transaction_id", b"reversed_transaction_id", "transaction_id", b"transaction_id", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transaction: _TypeAlias = Transaction  # noqa: Y015
+
+@_typing.final
+class LotChange(_message.Message):
+    """What one transaction did to one lot; immutable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    lot_id: _builtins.str
+    """The lot."""
+    account: _builtins.str
+    """The account the lot lies on."""
+    amount: _builtins.int
+    """Signed amount in minor units: positive was put in, negative taken out."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the lot expires; unset if never."""
+
+    def __init__(
+        self,
+        *,
+        lot_id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "expire_time", b"expire_time", "lot_id", b"lot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LotChange: _TypeAlias = LotChange  # noqa: Y015
 
 @_typing.final
 class Entry(_message.Message):
@@ -444,7 +599,7 @@ class Entry(_message.Message):
     BALANCE_AFTER_FIELD_NUMBER: _builtins.int
     ACCOUNT_VERSION_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The account, `user:<user_id>` or `system:<purpose>`."""
+    """The account, `user:<user_id>`, `debt:<user_id>` or `system:<purpose>`."""
     amount: _builtins.int
     """Signed amount in minor units: positive credits the account, negative debits it."""
     balance_after: _builtins.int
@@ -475,19 +630,25 @@ class GetBalanceRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose balance."""
     unit: _builtins.str
     """Unit code."""
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """The moment of booking time to read the balance of; now if unset. Not in the future."""
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         unit: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -529,18 +690,34 @@ class Balance(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     AVAILABLE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    OWED_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_LIMIT_FIELD_NUMBER: _builtins.int
+    EXPIRING_NEXT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose."""
     unit: _builtins.str
     """Unit code."""
     posted: _builtins.int
-    """Sum of all booked entries, minor units."""
+    """Sum of all booked entries, minor units. Includes what expired but is not booked as expired yet."""
     held: _builtins.int
     """Reserved by open holds, minor units."""
     available: _builtins.int
-    """What may be spent now: posted − held."""
+    """What may be spent, overdraft aside: posted − held − expired."""
     version: _builtins.int
-    """Number of entries booked on the account so far."""
+    """Number of entries booked on the account."""
+    expired: _builtins.int
+    """Posted, but in lots whose time has passed: can no longer be spent. Within seconds it is booked
+    to the expiry account. Of a past moment this is not known, and zero.
+    """
+    owed: _builtins.int
+    """What the user owes: overdrawn, or taken back after it was spent. The next credits repay it."""
+    overdraft_limit: _builtins.int
+    """How much the user may owe by own spending."""
+    @_builtins.property
+    def expiring_next(self) -> Global___ExpiringPoints:
+        """What expires next, unless spent by then; unset when nothing does, and for past moments."""
+
     def __init__(
         self,
         *,
@@ -550,14 +727,576 @@ class Balance(_message.Message):
         held: _builtins.int = ...,
         available: _builtins.int = ...,
         version: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        owed: _builtins.int = ...,
+        overdraft_limit: _builtins.int = ...,
+        expiring_next: Global___ExpiringPoints | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expiring_next", b"expiring_next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "held", b"held", "posted", b"posted", "unit", b"unit", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "expired", b"expired", "expiring_next", b"expiring_next", "held", b"held", "overdraft_limit", b"overdraft_limit", "owed", b"owed", "posted", b"posted", "unit", b"unit", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Balance: _TypeAlias = Balance  # noqa: Y015
+
+@_typing.final
+class ExpiringPoints(_message.Message):
+    """Points that expire together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    amount: _builtins.int
+    """Minor units, holds aside."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        amount: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpiringPoints: _TypeAlias = ExpiringPoints  # noqa: Y015
+
+@_typing.final
+class BatchGetBalancesRequest(_message.Message):
+    """Request of BatchGetBalances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """Unit code."""
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose balances; up to 500."""
+
+    def __init__(
+        self,
+        *,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit", "user_ids", b"user_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetBalancesRequest: _TypeAlias = BatchGetBalancesRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetBalancesResponse(_message.Message):
+    """Response of BatchGetBalances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Balance]:
+        """One a user, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        balances: _abc.Iterable[Global___Balance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetBalancesResponse: _TypeAlias = BatchGetBalancesResponse  # noqa: Y015
+
+@_typing.final
+class Hold(_message.Message):
+    """A reservation of points; the hold's machine is ACTIVE → CAPTURED, RELEASED or EXPIRED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Hold._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Hold._State.ValueType  # 0
+        """Never stored."""
+        STATE_ACTIVE: Hold._State.ValueType  # 1
+        """Reserves its points."""
+        STATE_CAPTURED: Hold._State.ValueType  # 2
+        """Spent, whole or in part; the rest was released."""
+        STATE_RELEASED: Hold._State.ValueType  # 3
+        """Given back."""
+        STATE_EXPIRED: Hold._State.ValueType  # 4
+        """Given back because its time passed."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """State of a hold. From ACTIVE one of the others follows, and nothing after it."""
+
+    STATE_UNSPECIFIED: Hold.State.ValueType  # 0
+    """Never stored."""
+    STATE_ACTIVE: Hold.State.ValueType  # 1
+    """Reserves its points."""
+    STATE_CAPTURED: Hold.State.ValueType  # 2
+    """Spent, whole or in part; the rest was released."""
+    STATE_RELEASED: Hold.State.ValueType  # 3
+    """Given back."""
+    STATE_EXPIRED: Hold.State.ValueType  # 4
+    """Given back because its time passed."""
+
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CAPTURED_AMOUNT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    PLACED_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CLOSED_TIME_FIELD_NUMBER: _builtins.int
+    LOTS_FIELD_NUMBER: _builtins.int
+    hold_id: _builtins.str
+    """UUIDv7."""
+    request_id: _builtins.str
+    """The request id it was placed under."""
+    user_id: _builtins.str
+    """Whose points."""
+    unit: _builtins.str
+    """Unit code."""
+    amount: _builtins.int
+    """Amount reserved, minor units."""
+    captured_amount: _builtins.int
+    """Amount captured so far, minor units."""
+    state: Global___Hold.State.ValueType
+    """Where it stands."""
+    reason: _builtins.str
+    """The reason given."""
+    reference: _builtins.str
+    """The reference given."""
+    @_builtins.property
+    def placed_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was placed, in the database's time."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it expires unless captured or released by then."""
+
+    @_builtins.property
+    def closed_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was captured or released, or expired; unset while active."""
+
+    @_builtins.property
+    def lots(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotReservation]:
+        """The lots it reserves or reserved."""
+
+    def __init__(
+        self,
+        *,
+        hold_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        captured_amount: _builtins.int = ...,
+        state: Global___Hold.State.ValueType = ...,
+        reason: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        placed_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        closed_time: _timestamp_pb2.Timestamp | None = ...,
+        lots: _abc.Iterable[Global___LotReservation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_time", b"closed_time", "expire_time", b"expire_time", "placed_time", b"placed_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured_amount", b"captured_amount", "closed_time", b"closed_time", "expire_time", b"expire_time", "hold_id", b"hold_id", "lots", b"lots", "placed_time", b"placed_time", "reason", b"reason", "reference", b"reference", "request_id", b"request_id", "state", b"state", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class LotReservation(_message.Message):
+    """What a hold reserves of one lot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    lot_id: _builtins.str
+    """The lot."""
+    amount: _builtins.int
+    """Minor units."""
+    def __init__(
+        self,
+        *,
+        lot_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "lot_id", b"lot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LotReservation: _TypeAlias = LotReservation  # noqa: Y015
+
+@_typing.final
+class PlaceHoldRequest(_message.Message):
+    """Request of PlaceHold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Whose points."""
+    unit: _builtins.str
+    """Unit code."""
+    amount: _builtins.int
+    """Amount to reserve in minor units, above zero."""
+    reason: _builtins.str
+    """Why, in a stable word."""
+    reference: _builtins.str
+    """What it refers to; may be empty."""
+    @_builtins.property
+    def time_to_live(self) -> _duration_pb2.Duration:
+        """How long it holds, in the database's time; up to a year."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        time_to_live: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_live", b"time_to_live"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "reason", b"reason", "reference", b"reference", "request_id", b"request_id", "time_to_live", b"time_to_live", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceHoldRequest: _TypeAlias = PlaceHoldRequest  # noqa: Y015
+
+@_typing.final
+class PlaceHoldResponse(_message.Message):
+    """Response of PlaceHold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """The hold, as it stands. Unset when it was released before it arrived: nothing is reserved."""
+
+    def __init__(
+        self,
+        *,
+        hold: Global___Hold | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceHoldResponse: _TypeAlias = PlaceHoldResponse  # noqa: Y015
+
+@_typing.final
+class CaptureHoldRequest(_message.Message):
+    """Request of CaptureHold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    hold_id: _builtins.str
+    """UUID of the hold."""
+    user_id: _builtins.str
+    """Whose hold it is; INVALID_ARGUMENT / HOLD_OF_ANOTHER_ACCOUNT if it is someone else's."""
+    amount: _builtins.int
+    """How much to spend in minor units, not more than is held; all of it if 0."""
+    reason: _builtins.str
+    """Why, for statements; the hold's reason if empty."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "hold_id", b"hold_id", "reason", b"reason", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaptureHoldRequest: _TypeAlias = CaptureHoldRequest  # noqa: Y015
+
+@_typing.final
+class CaptureHoldResponse(_message.Message):
+    """Response of CaptureHold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_FIELD_NUMBER: _builtins.int
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """The hold, captured."""
+
+    @_builtins.property
+    def transaction(self) -> Global___Transaction:
+        """The transaction that spent it. Unset when the capture was reversed before it arrived."""
+
+    def __init__(
+        self,
+        *,
+        hold: Global___Hold | None = ...,
+        transaction: Global___Transaction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaptureHoldResponse: _TypeAlias = CaptureHoldResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseHoldRequest(_message.Message):
+    """Request of ReleaseHold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    PLACED_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    hold_id: _builtins.str
+    """By its UUID."""
+    placed_request_id: _builtins.str
+    """By the request id that the caller placed it under, or will."""
+    user_id: _builtins.str
+    """Whose hold it is; INVALID_ARGUMENT / HOLD_OF_ANOTHER_ACCOUNT if it is someone else's."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        placed_request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "placed_request_id", b"placed_request_id", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "placed_request_id", b"placed_request_id", "request_id", b"request_id", "target", b"target", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["hold_id", "placed_request_id"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___ReleaseHoldRequest: _TypeAlias = ReleaseHoldRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseHoldResponse(_message.Message):
+    """Response of ReleaseHold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hold(self) -> Global___Hold:
+        """The hold, released. Unset when a tombstone was left instead."""
+
+    def __init__(
+        self,
+        *,
+        hold: Global___Hold | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseHoldResponse: _TypeAlias = ReleaseHoldResponse  # noqa: Y015
+
+@_typing.final
+class OriginalRequest(_message.Message):
+    """Names a request by what it is and the id the caller gave it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    kind: Global___TransactionKind.ValueType
+    """AWARD, SPEND, TRANSFER or CAPTURE."""
+    request_id: _builtins.str
+    """Its request id, in this caller's name."""
+    def __init__(
+        self,
+        *,
+        kind: Global___TransactionKind.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OriginalRequest: _TypeAlias = OriginalRequest  # noqa: Y015
+
+@_typing.final
+class ReverseTransactionRequest(_message.Message):
+    """Request of ReverseTransaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    ORIGINAL_REQUEST_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    transaction_id: _builtins.str
+    """By the transaction's UUID."""
+    amount: _builtins.int
+    """How much to take back in minor units; all that is left of it if 0."""
+    reason: _builtins.str
+    """Why, for statements."""
+    @_builtins.property
+    def original_request(self) -> Global___OriginalRequest:
+        """By the request; it may not have arrived yet if all of it is to be taken back."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        transaction_id: _builtins.str = ...,
+        original_request: Global___OriginalRequest | None = ...,
+        amount: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["original", b"original", "original_request", b"original_request", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "original", b"original", "original_request", b"original_request", "reason", b"reason", "request_id", b"request_id", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_original: _TypeAlias = _typing.Literal["transaction_id", "original_request"]  # noqa: Y015
+    _WhichOneofArgType_original: _TypeAlias = _typing.Literal["original", b"original"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_original) -> _WhichOneofReturnType_original | None: ...
+
+Global___ReverseTransactionRequest: _TypeAlias = ReverseTransactionRequest  # noqa: Y015
+
+@_typing.final
+class ReverseTransactionResponse(_message.Message):
+    """Response of ReverseTransaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transaction(self) -> Global___Transaction:
+        """The reversal. Unset when a tombstone was left instead, now or earlier."""
+
+    def __init__(
+        self,
+        *,
+        transaction: Global___Transaction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseTransactionResponse: _TypeAlias = ReverseTransactionResponse  # noqa: Y015
+
+@_typing.final
+class SetOverdraftLimitRequest(_message.Message):
+    """Request of SetOverdraftLimit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Whose limit."""
+    unit: _builtins.str
+    """Unit code."""
+    limit: _builtins.int
+    """The limit in minor units; zero allows no overdraft."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "request_id", b"request_id", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOverdraftLimitRequest: _TypeAlias = SetOverdraftLimitRequest  # noqa: Y015
+
+@_typing.final
+class SetOverdraftLimitResponse(_message.Message):
+    """Response of SetOverdraftLimit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOverdraftLimitResponse: _TypeAlias = SetOverdraftLimitResponse  # noqa: Y015
 
 @_typing.final
 class GetTransactionRequest(_message.Message):
@@ -615,14 +1354,20 @@ class ListTransactionsRequest(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Whose transactions."""
+    """Only transactions of this user, as giver or receiver; anyone's if empty."""
     unit: _builtins.str
     """Only this unit; all units if empty."""
     page_size: _builtins.int
     """At most this many, 50 if 0, never more than 500."""
     page_token: _builtins.str
     """`next_page_token` of the page before, or empty for the first."""
+    reference: _builtins.str
+    """Only with this reference; any if empty."""
+    reason: _builtins.str
+    """Only with this reason; any if empty."""
     def __init__(
         self,
         *,
@@ -630,10 +1375,12 @@ class ListTransactionsRequest(_message.Message):
         unit: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "reference", b"reference", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -668,17 +1415,248 @@ class ListTransactionsResponse(_message.Message):
 Global___ListTransactionsResponse: _TypeAlias = ListTransactionsResponse  # noqa: Y015
 
 @_typing.final
+class GetStatementRequest(_message.Message):
+    """Request of GetStatement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose account."""
+    unit: _builtins.str
+    """Unit code."""
+    page_size: _builtins.int
+    """At most this many, 50 if 0, never more than 500."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty for the first."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Where the period begins, inclusive; at the account's beginning if unset."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Where it ends, exclusive; now if unset. Not before its beginning, not in the future."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
+
+@_typing.final
+class GetStatementResponse(_message.Message):
+    """Response of GetStatement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_BALANCE_FIELD_NUMBER: _builtins.int
+    CLOSING_BALANCE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    opening_balance: _builtins.int
+    """Posted balance when the period began, minor units."""
+    closing_balance: _builtins.int
+    """Posted balance when it ended, minor units: opening balance and all its entries together."""
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementLine]:
+        """This page of the account's entries, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        opening_balance: _builtins.int = ...,
+        closing_balance: _builtins.int = ...,
+        lines: _abc.Iterable[Global___StatementLine] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing_balance", b"closing_balance", "lines", b"lines", "next_page_token", b"next_page_token", "opening_balance", b"opening_balance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
+
+@_typing.final
+class StatementLine(_message.Message):
+    """One entry on an account and what it belongs to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___Entry:
+        """The entry."""
+
+    @_builtins.property
+    def transaction(self) -> Global___Transaction:
+        """The transaction it is part of."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___Entry | None = ...,
+        transaction: Global___Transaction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementLine: _TypeAlias = StatementLine  # noqa: Y015
+
+@_typing.final
+class ListLotsRequest(_message.Message):
+    """Request of ListLots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    INCLUDE_EMPTY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose lots."""
+    unit: _builtins.str
+    """Unit code."""
+    include_empty: _builtins.bool
+    """Lots with nothing left in them too."""
+    page_size: _builtins.int
+    """At most this many, 50 if 0, never more than 500."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty for the first."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        include_empty: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_empty", b"include_empty", "page_size", b"page_size", "page_token", b"page_token", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLotsRequest: _TypeAlias = ListLotsRequest  # noqa: Y015
+
+@_typing.final
+class ListLotsResponse(_message.Message):
+    """Response of ListLots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def lots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lot]:
+        """This page, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        lots: _abc.Iterable[Global___Lot] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lots", b"lots", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLotsResponse: _TypeAlias = ListLotsResponse  # noqa: Y015
+
+@_typing.final
+class Lot(_message.Message):
+    """Points that came together and expire together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOT_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    lot_id: _builtins.str
+    """Derived: the id of the transaction that made it, a colon, and a number."""
+    transaction_id: _builtins.str
+    """The transaction that made it."""
+    amount: _builtins.int
+    """Minor units it was made with."""
+    remaining: _builtins.int
+    """Minor units left in it, held ones included."""
+    held: _builtins.int
+    """Minor units of these that holds reserve."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it expires; unset if never."""
+
+    def __init__(
+        self,
+        *,
+        lot_id: _builtins.str = ...,
+        transaction_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        held: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time", "held", b"held", "lot_id", b"lot_id", "remaining", b"remaining", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lot: _TypeAlias = Lot  # noqa: Y015
+
+@_typing.final
 class VerifyLedgerRequest(_message.Message):
     """Request of VerifyLedger."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    KNOWN_SEAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def known_seal(self) -> Global___Seal:
+        """A seal noted earlier outside the ledger: it must still be part of the chain. Whoever can rewrite
+        the database can rewrite the chain of seals too, but not a seal that was kept elsewhere.
+        """
+
     def __init__(
         self,
+        *,
+        known_seal: Global___Seal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["known_seal", b"known_seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_seal", b"known_seal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -736,23 +1714,45 @@ class VerifyLedgerResponse(_message.Message):
     SUMS_FIELD_NUMBER: _builtins.int
     AWARDED_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    LOTS_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    SEALS_FIELD_NUMBER: _builtins.int
+    UNSEALED_TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    LAST_SEAL_FIELD_NUMBER: _builtins.int
     transactions: _builtins.int
     """Transactions examined."""
     entries: _builtins.int
     """Entries examined."""
     accounts: _builtins.int
     """Accounts examined."""
+    lots: _builtins.int
+    """Lots examined."""
+    holds: _builtins.int
+    """Holds examined."""
+    seals: _builtins.int
+    """Seals recomputed from the transactions they cover."""
+    unsealed_transactions: _builtins.int
+    """Transactions that no seal covers yet; the sealer is seconds behind."""
     @_builtins.property
     def sums(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Sum of all entries per unit; each must be zero."""
 
     @_builtins.property
     def awarded(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Points awarded so far per unit, less nothing: the issuance account's debit."""
+        """Points awarded so far per unit, less what was taken back: the issuance account's debit."""
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contradictions found, at most 100, each a sentence that names the row; empty for a sound ledger."""
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was checked, a sentence each."""
+
+    @_builtins.property
+    def last_seal(self) -> Global___Seal:
+        """The newest seal, worth noting outside the ledger; unset when there is none."""
 
     def __init__(
         self,
@@ -763,11 +1763,43 @@ class VerifyLedgerResponse(_message.Message):
         sums: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         awarded: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         findings: _abc.Iterable[_builtins.str] | None = ...,
+        lots: _builtins.int = ...,
+        holds: _builtins.int = ...,
+        seals: _builtins.int = ...,
+        unsealed_transactions: _builtins.int = ...,
+        checks: _abc.Iterable[_builtins.str] | None = ...,
+        last_seal: Global___Seal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seal", b"last_seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "awarded", b"awarded", "entries", b"entries", "findings", b"findings", "sums", b"sums", "transactions", b"transactions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "awarded", b"awarded", "checks", b"checks", "entries", b"entries", "findings", b"findings", "holds", b"holds", "last_seal", b"last_seal", "lots", b"lots", "seals", b"seals", "sums", b"sums", "transactions", b"transactions", "unsealed_transactions", b"unsealed_transactions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyLedgerResponse: _TypeAlias = VerifyLedgerResponse  # noqa: Y015
+
+@_typing.final
+class Seal(_message.Message):
+    """One link of the chain of seals; immutable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts up from 1 without a gap."""
+    hash: _builtins.bytes
+    """SHA-256 over the seal before it and the transactions it covers, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Seal: _TypeAlias = Seal  # noqa: Y015

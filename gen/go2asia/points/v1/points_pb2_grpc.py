@@ -27,7 +27,10 @@ if _version_not_supported:
 
 class PointsServiceStub:
     """A double-entry ledger of points. Every transaction's entries sum to zero per unit; entries are
-    never changed or deleted; a user's balance never goes below zero.
+    never changed or deleted; a user's balance never goes below zero. Points lie in lots, one an
+    award, that may expire; whatever is taken comes from the lots that expire first. What a user owes
+    (an overdraft, or an award taken back after it was spent) stands on an account of its own,
+    `debt:<user_id>`, and whatever the user is credited repays it first.
     """
 
     def __init__(self, channel):
@@ -46,15 +49,50 @@ class PointsServiceStub:
                 request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.SpendRequest.SerializeToString,
                 response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.SpendResponse.FromString,
                 _registered_method=True)
+        self.Transfer = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/Transfer',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.TransferRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.TransferResponse.FromString,
+                _registered_method=True)
         self.BatchPost = channel.unary_unary(
                 '/go2asia.points.v1.PointsService/BatchPost',
                 request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchPostRequest.SerializeToString,
                 response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchPostResponse.FromString,
                 _registered_method=True)
+        self.PlaceHold = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/PlaceHold',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.PlaceHoldRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.PlaceHoldResponse.FromString,
+                _registered_method=True)
+        self.CaptureHold = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/CaptureHold',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.CaptureHoldRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.CaptureHoldResponse.FromString,
+                _registered_method=True)
+        self.ReleaseHold = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/ReleaseHold',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReleaseHoldRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReleaseHoldResponse.FromString,
+                _registered_method=True)
+        self.ReverseTransaction = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/ReverseTransaction',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReverseTransactionRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReverseTransactionResponse.FromString,
+                _registered_method=True)
+        self.SetOverdraftLimit = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/SetOverdraftLimit',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.SetOverdraftLimitRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.SetOverdraftLimitResponse.FromString,
+                _registered_method=True)
         self.GetBalance = channel.unary_unary(
                 '/go2asia.points.v1.PointsService/GetBalance',
                 request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetBalanceRequest.SerializeToString,
                 response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetBalanceResponse.FromString,
+                _registered_method=True)
+        self.BatchGetBalances = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/BatchGetBalances',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchGetBalancesRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchGetBalancesResponse.FromString,
                 _registered_method=True)
         self.GetTransaction = channel.unary_unary(
                 '/go2asia.points.v1.PointsService/GetTransaction',
@@ -66,6 +104,16 @@ class PointsServiceStub:
                 request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListTransactionsRequest.SerializeToString,
                 response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListTransactionsResponse.FromString,
                 _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/GetStatement',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
+        self.ListLots = channel.unary_unary(
+                '/go2asia.points.v1.PointsService/ListLots',
+                request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListLotsRequest.SerializeToString,
+                response_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListLotsResponse.FromString,
+                _registered_method=True)
         self.VerifyLedger = channel.unary_unary(
                 '/go2asia.points.v1.PointsService/VerifyLedger',
                 request_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.VerifyLedgerRequest.SerializeToString,
@@ -75,7 +123,10 @@ class PointsServiceStub:
 
 class PointsServiceServicer:
     """A double-entry ledger of points. Every transaction's entries sum to zero per unit; entries are
-    never changed or deleted; a user's balance never goes below zero.
+    never changed or deleted; a user's balance never goes below zero. Points lie in lots, one an
+    award, that may expire; whatever is taken comes from the lots that expire first. What a user owes
+    (an overdraft, or an award taken back after it was spent) stands on an account of its own,
+    `debt:<user_id>`, and whatever the user is credited repays it first.
     """
 
     def Award(self, request, context):
@@ -93,16 +144,79 @@ class PointsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Transfer(self, request, context):
+        """Moves points from one user to another, who receives them with the expiry they had.
+        INVALID_ARGUMENT / SAME_ACCOUNT when both are the same user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BatchPost(self, request, context):
-        """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
-        by itself and carries its own request id; results come back in the order of the items.
+        """Posts up to 1,000 items, of 3 MiB together, in one call, each with its own request id; results
+        come back in the order of the items. Each item succeeds or fails by itself, or, if `atomic`, all
+        of them together.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlaceHold(self, request, context):
+        """Reserves points: they stay on the account, in named lots, but cannot be spent. Overdrafts
+        cannot be reserved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CaptureHold(self, request, context):
+        """Spends a hold, whole or in part, and releases the rest. Lots that expired while they were held
+        can still be captured. FAILED_PRECONDITION / HOLD_CLOSED when the hold was captured, released or
+        has expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseHold(self, request, context):
+        """Gives a hold's points back to their lots; those of lots whose time has passed expire. A release
+        that names a request id no hold was placed under yet leaves a tombstone: that hold, when it
+        arrives, is not placed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReverseTransaction(self, request, context):
+        """Takes a transaction back, whole or in part, in the lots it moved. What an award gave comes out
+        of its own lots; what has expired since comes from the expiry account; what was spent, held or
+        given away becomes the user's debt. What a spend or transfer took returns to the lots it came
+        from, with their expiry, so points of a lot whose time has passed expire again. All reversals of
+        a transaction together never exceed it. A whole reversal that names a request id not booked yet
+        leaves a tombstone: that request, when it arrives, books nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetOverdraftLimit(self, request, context):
+        """Sets how far a user may spend what is not there; zero, the limit of every user until set, allows
+        none. A lower limit than what is owed already only keeps the debt from growing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBalance(self, request, context):
-        """Reads one user's balance of one unit. A user never seen before has a balance of zero.
+        """Reads one user's balance of one unit, now or as the ledger had it at a moment of the past. A
+        user never seen before has a balance of zero.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetBalances(self, request, context):
+        """Reads the balances of up to 500 users in one unit, as of one moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,14 +230,31 @@ class PointsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTransactions(self, request, context):
-        """Lists a user's transactions, newest first.
+        """Lists transactions of an account, of a reference or with a reason, newest first. At least one
+        of `user_id`, `reference` and `reason` must be given.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """A user's account over a period of booking time: opening balance, every entry in order, closing
+        balance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLots(self, request, context):
+        """Lists the lots of a user's account, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyLedger(self, request, context):
-        """Recomputes the whole ledger from its entries and reports every contradiction found.
+        """Recomputes the whole ledger: sums, balances, lots, holds, reversals and the chain of seals; says
+        what it checked and reports every contradiction found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,15 +273,50 @@ def add_PointsServiceServicer_to_server(servicer, server):
                     request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.SpendRequest.FromString,
                     response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.SpendResponse.SerializeToString,
             ),
+            'Transfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Transfer,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.TransferRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.TransferResponse.SerializeToString,
+            ),
             'BatchPost': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchPost,
                     request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchPostRequest.FromString,
                     response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchPostResponse.SerializeToString,
             ),
+            'PlaceHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceHold,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.PlaceHoldRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.PlaceHoldResponse.SerializeToString,
+            ),
+            'CaptureHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.CaptureHold,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.CaptureHoldRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.CaptureHoldResponse.SerializeToString,
+            ),
+            'ReleaseHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseHold,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReleaseHoldRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReleaseHoldResponse.SerializeToString,
+            ),
+            'ReverseTransaction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReverseTransaction,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReverseTransactionRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ReverseTransactionResponse.SerializeToString,
+            ),
+            'SetOverdraftLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOverdraftLimit,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.SetOverdraftLimitRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.SetOverdraftLimitResponse.SerializeToString,
+            ),
             'GetBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBalance,
                     request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetBalanceRequest.FromString,
                     response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetBalanceResponse.SerializeToString,
+            ),
+            'BatchGetBalances': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetBalances,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchGetBalancesRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.BatchGetBalancesResponse.SerializeToString,
             ),
             'GetTransaction': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTransaction,
@@ -161,6 +327,16 @@ def add_PointsServiceServicer_to_server(servicer, server):
                     servicer.ListTransactions,
                     request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListTransactionsRequest.FromString,
                     response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListTransactionsResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetStatementRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.GetStatementResponse.SerializeToString,
+            ),
+            'ListLots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLots,
+                    request_deserializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListLotsRequest.FromString,
+                    response_serializer=go2asia_dot_points_dot_v1_dot_points__pb2.ListLotsResponse.SerializeToString,
             ),
             'VerifyLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyLedger,
@@ -177,7 +353,10 @@ def add_PointsServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PointsService:
     """A double-entry ledger of points. Every transaction's entries sum to zero per unit; entries are
-    never changed or deleted; a user's balance never goes below zero.
+    never changed or deleted; a user's balance never goes below zero. Points lie in lots, one an
+    award, that may expire; whatever is taken comes from the lots that expire first. What a user owes
+    (an overdraft, or an award taken back after it was spent) stands on an account of its own,
+    `debt:<user_id>`, and whatever the user is credited repays it first.
     """
 
     @staticmethod
@@ -235,6 +414,33 @@ class PointsService:
             _registered_method=True)
 
     @staticmethod
+    def Transfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/Transfer',
+            go2asia_dot_points_dot_v1_dot_points__pb2.TransferRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.TransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def BatchPost(request,
             target,
             options=(),
@@ -262,6 +468,141 @@ class PointsService:
             _registered_method=True)
 
     @staticmethod
+    def PlaceHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/PlaceHold',
+            go2asia_dot_points_dot_v1_dot_points__pb2.PlaceHoldRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.PlaceHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CaptureHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/CaptureHold',
+            go2asia_dot_points_dot_v1_dot_points__pb2.CaptureHoldRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.CaptureHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/ReleaseHold',
+            go2asia_dot_points_dot_v1_dot_points__pb2.ReleaseHoldRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.ReleaseHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReverseTransaction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/ReverseTransaction',
+            go2asia_dot_points_dot_v1_dot_points__pb2.ReverseTransactionRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.ReverseTransactionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOverdraftLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/SetOverdraftLimit',
+            go2asia_dot_points_dot_v1_dot_points__pb2.SetOverdraftLimitRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.SetOverdraftLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetBalance(request,
             target,
             options=(),
@@ -278,6 +619,33 @@ class PointsService:
             '/go2asia.points.v1.PointsService/GetBalance',
             go2asia_dot_points_dot_v1_dot_points__pb2.GetBalanceRequest.SerializeToString,
             go2asia_dot_points_dot_v1_dot_points__pb2.GetBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetBalances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/BatchGetBalances',
+            go2asia_dot_points_dot_v1_dot_points__pb2.BatchGetBalancesRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.BatchGetBalancesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -332,6 +700,60 @@ class PointsService:
             '/go2asia.points.v1.PointsService/ListTransactions',
             go2asia_dot_points_dot_v1_dot_points__pb2.ListTransactionsRequest.SerializeToString,
             go2asia_dot_points_dot_v1_dot_points__pb2.ListTransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/GetStatement',
+            go2asia_dot_points_dot_v1_dot_points__pb2.GetStatementRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.GetStatementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.points.v1.PointsService/ListLots',
+            go2asia_dot_points_dot_v1_dot_points__pb2.ListLotsRequest.SerializeToString,
+            go2asia_dot_points_dot_v1_dot_points__pb2.ListLotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,10 @@ GRPC_VERSION: str
 
 class PointsServiceStub:
     """A double-entry ledger of points. Every transaction's entries sum to zero per unit; entries are
-    never changed or deleted; a user's balance never goes below zero.
+    never changed or deleted; a user's balance never goes below zero. Points lie in lots, one an
+    award, that may expire; whatever is taken comes from the lots that expire first. What a user owes
+    (an overdraft, or an award taken back after it was spent) stands on an account of its own,
+    `debt:<user_id>`, and whatever the user is credited repays it first.
     """
 
     @_typing.overload
@@ -41,23 +44,71 @@ class PointsServiceStub:
     """Takes points from a user: debits the user's account, credits the unit's redemption account.
     FAILED_PRECONDITION / INSUFFICIENT_FUNDS when the available balance does not suffice.
     """
+    Transfer: _grpc.UnaryUnaryMultiCallable[_points_pb2.TransferRequest, _points_pb2.TransferResponse]
+    """Moves points from one user to another, who receives them with the expiry they had.
+    INVALID_ARGUMENT / SAME_ACCOUNT when both are the same user.
+    """
     BatchPost: _grpc.UnaryUnaryMultiCallable[_points_pb2.BatchPostRequest, _points_pb2.BatchPostResponse]
-    """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
-    by itself and carries its own request id; results come back in the order of the items.
+    """Posts up to 1,000 items, of 3 MiB together, in one call, each with its own request id; results
+    come back in the order of the items. Each item succeeds or fails by itself, or, if `atomic`, all
+    of them together.
+    """
+    PlaceHold: _grpc.UnaryUnaryMultiCallable[_points_pb2.PlaceHoldRequest, _points_pb2.PlaceHoldResponse]
+    """Reserves points: they stay on the account, in named lots, but cannot be spent. Overdrafts
+    cannot be reserved.
+    """
+    CaptureHold: _grpc.UnaryUnaryMultiCallable[_points_pb2.CaptureHoldRequest, _points_pb2.CaptureHoldResponse]
+    """Spends a hold, whole or in part, and releases the rest. Lots that expired while they were held
+    can still be captured. FAILED_PRECONDITION / HOLD_CLOSED when the hold was captured, released or
+    has expired.
+    """
+    ReleaseHold: _grpc.UnaryUnaryMultiCallable[_points_pb2.ReleaseHoldRequest, _points_pb2.ReleaseHoldResponse]
+    """Gives a hold's points back to their lots; those of lots whose time has passed expire. A release
+    that names a request id no hold was placed under yet leaves a tombstone: that hold, when it
+    arrives, is not placed.
+    """
+    ReverseTransaction: _grpc.UnaryUnaryMultiCallable[_points_pb2.ReverseTransactionRequest, _points_pb2.ReverseTransactionResponse]
+    """Takes a transaction back, whole or in part, in the lots it moved. What an award gave comes out
+    of its own lots; what has expired since comes from the expiry account; what was spent, held or
+    given away becomes the user's debt. What a spend or transfer took returns to the lots it came
+    from, with their expiry, so points of a lot whose time has passed expire again. All reversals of
+    a transaction together never exceed it. A whole reversal that names a request id not booked yet
+    leaves a tombstone: that request, when it arrives, books nothing.
+    """
+    SetOverdraftLimit: _grpc.UnaryUnaryMultiCallable[_points_pb2.SetOverdraftLimitRequest, _points_pb2.SetOverdraftLimitResponse]
+    """Sets how far a user may spend what is not there; zero, the limit of every user until set, allows
+    none. A lower limit than what is owed already only keeps the debt from growing.
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]
-    """Reads one user's balance of one unit. A user never seen before has a balance of zero."""
+    """Reads one user's balance of one unit, now or as the ledger had it at a moment of the past. A
+    user never seen before has a balance of zero.
+    """
+    BatchGetBalances: _grpc.UnaryUnaryMultiCallable[_points_pb2.BatchGetBalancesRequest, _points_pb2.BatchGetBalancesResponse]
+    """Reads the balances of up to 500 users in one unit, as of one moment."""
     GetTransaction: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]
     """Reads one transaction with its entries."""
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_points_pb2.ListTransactionsRequest, _points_pb2.ListTransactionsResponse]
-    """Lists a user's transactions, newest first."""
+    """Lists transactions of an account, of a reference or with a reason, newest first. At least one
+    of `user_id`, `reference` and `reason` must be given.
+    """
+    GetStatement: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetStatementRequest, _points_pb2.GetStatementResponse]
+    """A user's account over a period of booking time: opening balance, every entry in order, closing
+    balance.
+    """
+    ListLots: _grpc.UnaryUnaryMultiCallable[_points_pb2.ListLotsRequest, _points_pb2.ListLotsResponse]
+    """Lists the lots of a user's account, oldest first."""
     VerifyLedger: _grpc.UnaryUnaryMultiCallable[_points_pb2.VerifyLedgerRequest, _points_pb2.VerifyLedgerResponse]
-    """Recomputes the whole ledger from its entries and reports every contradiction found."""
+    """Recomputes the whole ledger: sums, balances, lots, holds, reversals and the chain of seals; says
+    what it checked and reports every contradiction found.
+    """
 
 @_typing.type_check_only
 class PointsServiceAsyncStub(PointsServiceStub):
     """A double-entry ledger of points. Every transaction's entries sum to zero per unit; entries are
-    never changed or deleted; a user's balance never goes below zero.
+    never changed or deleted; a user's balance never goes below zero. Points lie in lots, one an
+    award, that may expire; whatever is taken comes from the lots that expire first. What a user owes
+    (an overdraft, or an award taken back after it was spent) stands on an account of its own,
+    `debt:<user_id>`, and whatever the user is credited repays it first.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -67,22 +118,70 @@ class PointsServiceAsyncStub(PointsServiceStub):
     """Takes points from a user: debits the user's account, credits the unit's redemption account.
     FAILED_PRECONDITION / INSUFFICIENT_FUNDS when the available balance does not suffice.
     """
+    Transfer: _aio.UnaryUnaryMultiCallable[_points_pb2.TransferRequest, _points_pb2.TransferResponse]  # type: ignore[assignment]
+    """Moves points from one user to another, who receives them with the expiry they had.
+    INVALID_ARGUMENT / SAME_ACCOUNT when both are the same user.
+    """
     BatchPost: _aio.UnaryUnaryMultiCallable[_points_pb2.BatchPostRequest, _points_pb2.BatchPostResponse]  # type: ignore[assignment]
-    """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
-    by itself and carries its own request id; results come back in the order of the items.
+    """Posts up to 1,000 items, of 3 MiB together, in one call, each with its own request id; results
+    come back in the order of the items. Each item succeeds or fails by itself, or, if `atomic`, all
+    of them together.
+    """
+    PlaceHold: _aio.UnaryUnaryMultiCallable[_points_pb2.PlaceHoldRequest, _points_pb2.PlaceHoldResponse]  # type: ignore[assignment]
+    """Reserves points: they stay on the account, in named lots, but cannot be spent. Overdrafts
+    cannot be reserved.
+    """
+    CaptureHold: _aio.UnaryUnaryMultiCallable[_points_pb2.CaptureHoldRequest, _points_pb2.CaptureHoldResponse]  # type: ignore[assignment]
+    """Spends a hold, whole or in part, and releases the rest. Lots that expired while they were held
+    can still be captured. FAILED_PRECONDITION / HOLD_CLOSED when the hold was captured, released or
+    has expired.
+    """
+    ReleaseHold: _aio.UnaryUnaryMultiCallable[_points_pb2.ReleaseHoldRequest, _points_pb2.ReleaseHoldResponse]  # type: ignore[assignment]
+    """Gives a hold's points back to their lots; those of lots whose time has passed expire. A release
+    that names a request id no hold was placed under yet leaves a tombstone: that hold, when it
+    arrives, is not placed.
+    """
+    ReverseTransaction: _aio.UnaryUnaryMultiCallable[_points_pb2.ReverseTransactionRequest, _points_pb2.ReverseTransactionResponse]  # type: ignore[assignment]
+    """Takes a transaction back, whole or in part, in the lots it moved. What an award gave comes out
+    of its own lots; what has expired since comes from the expiry account; what was spent, held or
+    given away becomes the user's debt. What a spend or transfer took returns to the lots it came
+    from, with their expiry, so points of a lot whose time has passed expire again. All reversals of
+    a transaction together never exceed it. A whole reversal that names a request id not booked yet
+    leaves a tombstone: that request, when it arrives, books nothing.
+    """
+    SetOverdraftLimit: _aio.UnaryUnaryMultiCallable[_points_pb2.SetOverdraftLimitRequest, _points_pb2.SetOverdraftLimitResponse]  # type: ignore[assignment]
+    """Sets how far a user may spend what is not there; zero, the limit of every user until set, allows
+    none. A lower limit than what is owed already only keeps the debt from growing.
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_points_pb2.GetBalanceRequest, _points_pb2.GetBalanceResponse]  # type: ignore[assignment]
-    """Reads one user's balance of one unit. A user never seen before has a balance of zero."""
+    """Reads one user's balance of one unit, now or as the ledger had it at a moment of the past. A
+    user never seen before has a balance of zero.
+    """
+    BatchGetBalances: _aio.UnaryUnaryMultiCallable[_points_pb2.BatchGetBalancesRequest, _points_pb2.BatchGetBalancesResponse]  # type: ignore[assignment]
+    """Reads the balances of up to 500 users in one unit, as of one moment."""
     GetTransaction: _aio.UnaryUnaryMultiCallable[_points_pb2.GetTransactionRequest, _points_pb2.GetTransactionResponse]  # type: ignore[assignment]
     """Reads one transaction with its entries."""
     ListTransactions: _aio.UnaryUnaryMultiCallable[_points_pb2.ListTransactionsRequest, _points_pb2.ListTransactionsResponse]  # type: ignore[assignment]
-    """Lists a user's transactions, newest first."""
+    """Lists transactions of an account, of a reference or with a reason, newest first. At least one
+    of `user_id`, `reference` and `reason` must be given.
+    """
+    GetStatement: _aio.UnaryUnaryMultiCallable[_points_pb2.GetStatementRequest, _points_pb2.GetStatementResponse]  # type: ignore[assignment]
+    """A user's account over a period of booking time: opening balance, every entry in order, closing
+    balance.
+    """
+    ListLots: _aio.UnaryUnaryMultiCallable[_points_pb2.ListLotsRequest, _points_pb2.ListLotsResponse]  # type: ignore[assignment]
+    """Lists the lots of a user's account, oldest first."""
     VerifyLedger: _aio.UnaryUnaryMultiCallable[_points_pb2.VerifyLedgerRequest, _points_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
-    """Recomputes the whole ledger from its entries and reports every contradiction found."""
+    """Recomputes the whole ledger: sums, balances, lots, holds, reversals and the chain of seals; says
+    what it checked and reports every contradiction found.
+    """
 
 class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
     """A double-entry ledger of points. Every transaction's entries sum to zero per unit; entries are
-    never changed or deleted; a user's balance never goes below zero.
+    never changed or deleted; a user's balance never goes below zero. Points lie in lots, one an
+    award, that may expire; whatever is taken comes from the lots that expire first. What a user owes
+    (an overdraft, or an award taken back after it was spent) stands on an account of its own,
+    `debt:<user_id>`, and whatever the user is credited repays it first.
     """
 
     @_abc_1.abstractmethod
@@ -104,13 +203,80 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Transfer(
+        self,
+        request: _points_pb2.TransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.TransferResponse, _abc.Awaitable[_points_pb2.TransferResponse]]:
+        """Moves points from one user to another, who receives them with the expiry they had.
+        INVALID_ARGUMENT / SAME_ACCOUNT when both are the same user.
+        """
+
+    @_abc_1.abstractmethod
     def BatchPost(
         self,
         request: _points_pb2.BatchPostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.BatchPostResponse, _abc.Awaitable[_points_pb2.BatchPostResponse]]:
-        """Posts up to 1,000 independent items, of 3 MiB together, in one call. Each item succeeds or fails
-        by itself and carries its own request id; results come back in the order of the items.
+        """Posts up to 1,000 items, of 3 MiB together, in one call, each with its own request id; results
+        come back in the order of the items. Each item succeeds or fails by itself, or, if `atomic`, all
+        of them together.
+        """
+
+    @_abc_1.abstractmethod
+    def PlaceHold(
+        self,
+        request: _points_pb2.PlaceHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.PlaceHoldResponse, _abc.Awaitable[_points_pb2.PlaceHoldResponse]]:
+        """Reserves points: they stay on the account, in named lots, but cannot be spent. Overdrafts
+        cannot be reserved.
+        """
+
+    @_abc_1.abstractmethod
+    def CaptureHold(
+        self,
+        request: _points_pb2.CaptureHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.CaptureHoldResponse, _abc.Awaitable[_points_pb2.CaptureHoldResponse]]:
+        """Spends a hold, whole or in part, and releases the rest. Lots that expired while they were held
+        can still be captured. FAILED_PRECONDITION / HOLD_CLOSED when the hold was captured, released or
+        has expired.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseHold(
+        self,
+        request: _points_pb2.ReleaseHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.ReleaseHoldResponse, _abc.Awaitable[_points_pb2.ReleaseHoldResponse]]:
+        """Gives a hold's points back to their lots; those of lots whose time has passed expire. A release
+        that names a request id no hold was placed under yet leaves a tombstone: that hold, when it
+        arrives, is not placed.
+        """
+
+    @_abc_1.abstractmethod
+    def ReverseTransaction(
+        self,
+        request: _points_pb2.ReverseTransactionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.ReverseTransactionResponse, _abc.Awaitable[_points_pb2.ReverseTransactionResponse]]:
+        """Takes a transaction back, whole or in part, in the lots it moved. What an award gave comes out
+        of its own lots; what has expired since comes from the expiry account; what was spent, held or
+        given away becomes the user's debt. What a spend or transfer took returns to the lots it came
+        from, with their expiry, so points of a lot whose time has passed expire again. All reversals of
+        a transaction together never exceed it. A whole reversal that names a request id not booked yet
+        leaves a tombstone: that request, when it arrives, books nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def SetOverdraftLimit(
+        self,
+        request: _points_pb2.SetOverdraftLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.SetOverdraftLimitResponse, _abc.Awaitable[_points_pb2.SetOverdraftLimitResponse]]:
+        """Sets how far a user may spend what is not there; zero, the limit of every user until set, allows
+        none. A lower limit than what is owed already only keeps the debt from growing.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +285,17 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _points_pb2.GetBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.GetBalanceResponse, _abc.Awaitable[_points_pb2.GetBalanceResponse]]:
-        """Reads one user's balance of one unit. A user never seen before has a balance of zero."""
+        """Reads one user's balance of one unit, now or as the ledger had it at a moment of the past. A
+        user never seen before has a balance of zero.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetBalances(
+        self,
+        request: _points_pb2.BatchGetBalancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.BatchGetBalancesResponse, _abc.Awaitable[_points_pb2.BatchGetBalancesResponse]]:
+        """Reads the balances of up to 500 users in one unit, as of one moment."""
 
     @_abc_1.abstractmethod
     def GetTransaction(
@@ -135,7 +311,27 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _points_pb2.ListTransactionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.ListTransactionsResponse, _abc.Awaitable[_points_pb2.ListTransactionsResponse]]:
-        """Lists a user's transactions, newest first."""
+        """Lists transactions of an account, of a reference or with a reason, newest first. At least one
+        of `user_id`, `reference` and `reason` must be given.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _points_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.GetStatementResponse, _abc.Awaitable[_points_pb2.GetStatementResponse]]:
+        """A user's account over a period of booking time: opening balance, every entry in order, closing
+        balance.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLots(
+        self,
+        request: _points_pb2.ListLotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.ListLotsResponse, _abc.Awaitable[_points_pb2.ListLotsResponse]]:
+        """Lists the lots of a user's account, oldest first."""
 
     @_abc_1.abstractmethod
     def VerifyLedger(
@@ -143,6 +339,8 @@ class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _points_pb2.VerifyLedgerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.VerifyLedgerResponse, _abc.Awaitable[_points_pb2.VerifyLedgerResponse]]:
-        """Recomputes the whole ledger from its entries and reports every contradiction found."""
+        """Recomputes the whole ledger: sums, balances, lots, holds, reversals and the chain of seals; says
+        what it checked and reports every contradiction found.
+        """
 
 def add_PointsServiceServicer_to_server(servicer: PointsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,173 @@
+"""The reads: each one transaction, answered as the contract shows it."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from go2asia.points.v1 import points_pb2
+from google.protobuf.message import Message
+
+from mesh import pagination
+from mesh.db import Database
+from points_svc import convert
+from points_svc.audit import verify
+from points_svc.errors import FilterRequired, TimeInFuture, TransactionNotFound
+from points_svc.ledger import USER, Seal, user_account
+from points_svc.store.history import Filter
+from points_svc.store.reading import Balance, Reader
+
+_SMALLEST_STEP = timedelta(microseconds=1)  # what the database's time can tell apart
+
+
+class Library:
+    """Answers questions about the ledger; each method is the RPC of that name."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def balance(self, request: points_pb2.GetBalanceRequest) -> points_pb2.GetBalanceResponse:
+        """Now, or as the ledger had it at a moment of the past."""
+        key = user_account(request.user_id, request.unit)
+        async with self._database.transaction(read_only=True) as connection:
+            reader = Reader(connection)
+            if not request.HasField("as_of_time"):
+                [found] = await reader.balances([key], request.unit)
+            else:
+                moment = convert.moment(request.as_of_time, "as_of_time")
+                _require_past("as_of_time", moment, await reader.now())
+                found = await reader.balance_before(key, moment + _SMALLEST_STEP)
+        return points_pb2.GetBalanceResponse(balance=_balance(found))
+
+    async def balances(
+        self, request: points_pb2.BatchGetBalancesRequest
+    ) -> points_pb2.BatchGetBalancesResponse:
+        """Of many users, from one snapshot."""
+        keys = [user_account(user_id, request.unit) for user_id in request.user_ids]
+        async with self._database.transaction(
+            read_only=True, isolation="REPEATABLE READ"
+        ) as connection:
+            found = await Reader(connection).balances(keys, request.unit)
+        return points_pb2.BatchGetBalancesResponse(balances=[_balance(one) for one in found])
+
+    async def transaction(self, transaction_id: str) -> points_pb2.GetTransactionResponse:
+        """Raises `TransactionNotFound`."""
+        async with self._database.transaction(read_only=True) as connection:
+            found = await Reader(connection).transactions([transaction_id])
+        if not found:
+            raise TransactionNotFound(transaction_id)
+        [booked] = found.values()
+        return points_pb2.GetTransactionResponse(transaction=convert.transaction(booked))
+
+    async def transactions(
+        self, request: points_pb2.ListTransactionsRequest
+    ) -> points_pb2.ListTransactionsResponse:
+        """Raises `FilterRequired`, `PageTokenInvalid`."""
+        if not (request.user_id or request.reference or request.reason):
+            raise FilterRequired
+        page = pagination.open_page(request)
+        wanted = Filter(
+            request.user_id,
+            request.unit,
+            request.reference,
+            request.reason,
+            convert.seen_up_to(page),
+        )
+        async with self._database.transaction(read_only=True) as connection:
+            found = await Reader(connection).page(wanted, page.size + 1)
+        shown, token = _cut(request, page.size, found, [(one.transaction_id,) for one in found])
+        return points_pb2.ListTransactionsResponse(
+            transactions=[convert.transaction(one) for one in found[:shown]], next_page_token=token
+        )
+
+    async def statement(
+        self, request: points_pb2.GetStatementRequest
+    ) -> points_pb2.GetStatementResponse:
+        """Raises `TimeInFuture`, `PageTokenInvalid`, `UnknownUnit`."""
+        key = user_account(request.user_id, request.unit)
+        page = pagination.open_page(request)
+        async with self._database.transaction(
+            read_only=True, isolation="REPEATABLE READ"
+        ) as connection:
+            reader = Reader(connection)
+            now = await reader.now()
+            start, end = None, now
+            if request.HasField("end_time"):
+                end = convert.moment(request.end_time, "end_time")
+            if request.HasField("start_time"):
+                start = convert.moment(request.start_time, "start_time")
+                _require_past("start_time", start, end)
+            _require_past("end_time", end, now)
+            period = await reader.period(key, start, end)
+            lines = await reader.lines(key, period, convert.lines_up_to(page), page.size + 1)
+            booked = await reader.transactions({transaction_id for _, transaction_id in lines})
+        keys = [(line.account_version,) for line, _ in lines]
+        shown, token = _cut(request, page.size, lines, keys)
+        return points_pb2.GetStatementResponse(
+            opening_balance=period.opening,
+            closing_balance=period.closing,
+            lines=[
+                points_pb2.StatementLine(
+                    entry=convert.entry(line), transaction=convert.transaction(booked[of])
+                )
+                for line, of in lines[:shown]
+            ],
+            next_page_token=token,
+        )
+
+    async def lots(self, request: points_pb2.ListLotsRequest) -> points_pb2.ListLotsResponse:
+        """Raises `PageTokenInvalid`, `UnknownUnit`."""
+        page = pagination.open_page(request)
+        async with self._database.transaction(read_only=True) as connection:
+            found = await Reader(connection).lots(
+                user_account(request.user_id, request.unit),
+                include_empty=request.include_empty,
+                after=convert.lots_up_to(page),
+                size=page.size + 1,
+            )
+        shown, token = _cut(request, page.size, found, [lot.lot_id for lot in found])
+        return points_pb2.ListLotsResponse(
+            lots=[convert.lot(lot) for lot in found[:shown]], next_page_token=token
+        )
+
+    async def verify(
+        self, request: points_pb2.VerifyLedgerRequest
+    ) -> points_pb2.VerifyLedgerResponse:
+        """Recomputes the ledger, as of one moment, while it goes on being written."""
+        noted = request.known_seal
+        known = Seal(noted.number, noted.hash) if request.HasField("known_seal") else None
+        async with self._database.transaction(
+            read_only=True, isolation="REPEATABLE READ"
+        ) as connection:
+            return convert.report(await verify(connection, known))
+
+
+def _cut(
+    request: Message, size: int, found: Sequence[object], keys: Sequence[tuple[str | int, ...]]
+) -> tuple[int, str]:
+    """How many rows to show and the next page's token; one row more than fits was read."""
+    if len(found) <= size:
+        return len(found), ""
+    return size, pagination.next_token(request, keys[size - 1])
+
+
+def _require_past(field: str, moment: datetime, now: datetime) -> None:
+    if moment > now:
+        raise TimeInFuture(field, moment.isoformat())
+
+
+def _balance(found: Balance) -> points_pb2.Balance:
+    account = found.account
+    message = points_pb2.Balance(
+        user_id=account.key.owner.removeprefix(USER),
+        unit=account.key.unit,
+        posted=account.posted,
+        held=account.held,
+        available=account.available - found.expired,
+        version=account.version,
+        expired=found.expired,
+        owed=found.owed,
+        overdraft_limit=found.overdraft_limit,
+    )
+    if found.next_time is not None:
+        message.expiring_next.amount = found.next_amount
+        message.expiring_next.expire_time.CopyFrom(convert.timestamp(found.next_time))
+    return message
