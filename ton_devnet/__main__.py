@@ -19,7 +19,6 @@ from ton_devnet.server import Options, running
 from ton_devnet.store import StoreVersionError
 from ton_devnet.trie import TrieError
 
-
 _EXPECTED = (
     StateFolderError,
     StateDamagedError,
