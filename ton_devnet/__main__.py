@@ -17,6 +17,15 @@ from ton_devnet.faucet import NANOTONS, fund
 from ton_devnet.folder import StateFolder, StateFolderError
 from ton_devnet.server import Options, running
 from ton_devnet.store import StoreVersionError
+from ton_devnet.trie import TrieError
+
+_EXPECTED = (
+    StateFolderError,
+    StateDamagedError,
+    StoreVersionError,
+    TrieError,
+    ControlRefusedError,
+)
 
 
 async def _serve(folder: StateFolder, options: Options) -> None:
@@ -74,7 +83,7 @@ def main() -> int:
             asyncio.run(_fund(folder, given.address, given.nanotons, given.up_to))
         else:
             asyncio.run(_tell(folder, given))
-    except (StateFolderError, StateDamagedError, StoreVersionError, ControlRefusedError) as error:
+    except _EXPECTED as error:
         print(f"ton_devnet: {error}", file=sys.stderr)
         return 1
     return 0

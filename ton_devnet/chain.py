@@ -229,7 +229,8 @@ class Chain:
         longer = history.extend(self._past.history, block.master_ref())
         longer, group = history.collapse(longer, step.seqno)
         rows, taken = list(draft.accounts.values()), batch[-1].position if batch else 0
-        self.store.commit(block, rows, draft.transactions, taken, draft.sent, group)
+        parts = self._accounts.subtrees(draft.accounts)
+        self.store.commit(block, rows, parts, draft.transactions, taken, draft.sent, group)
         self._queue.extend(draft.sent)
         self._advance(Past(block, self._past.key_block or block, longer))
 

@@ -42,6 +42,9 @@ CREATE TABLE IF NOT EXISTS account (
     address BLOB, seqno INTEGER, balance INTEGER, leaf BLOB, boc BLOB,
     PRIMARY KEY (address, seqno)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS subtree (
+    prefix BLOB PRIMARY KEY, hash BLOB, depth INTEGER, balance INTEGER
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS block (
     seqno INTEGER PRIMARY KEY, utime INTEGER, start_lt INTEGER, end_lt INTEGER,
     shard_root BLOB, shard_file BLOB, master_root BLOB, master_file BLOB,
@@ -79,6 +82,19 @@ class AccountRow:
     balance: int
     leaf: bytes
     boc: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Subtree:
+    """All accounts whose address begins with the byte `prefix`, as part of the state tree.
+
+    `hash` is None when there is no digest to trust: no edge begins there, or a block was undone.
+    """
+
+    prefix: bytes
+    hash: bytes | None
+    depth: int
+    balance: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +171,7 @@ class Store:
         self,
         block: Block,
         accounts: Sequence[AccountRow],
+        subtrees: Sequence[Subtree],
         transactions: Sequence[TransactionRow],
         taken: int,
         queued: Sequence[Queued],
@@ -176,6 +193,10 @@ class Store:
         db.executemany(
             "INSERT INTO account VALUES (?, ?, ?, ?, ?)",
             [(row.address, seqno, row.balance, row.leaf, row.boc) for row in accounts],
+        )
+        db.executemany(
+            "INSERT OR REPLACE INTO subtree VALUES (?, ?, ?, ?)",
+            [(part.prefix, part.hash, part.depth, part.balance) for part in subtrees],
         )
         db.executemany(
             "INSERT INTO transactions VALUES (?, ?, ?, ?, ?)",
@@ -227,6 +248,11 @@ class Store:
             " (SELECT address, seqno FROM transactions WHERE seqno > ?)",
             above,
         )
+        db.execute(
+            "UPDATE subtree SET hash = NULL WHERE prefix IN"
+            " (SELECT substr(address, 1, 1) FROM transactions WHERE seqno > ?)",
+            above,
+        )
         db.execute("DELETE FROM transactions WHERE seqno > ?", above)
         db.execute("DELETE FROM block WHERE seqno > ?", above)
         db.execute("DELETE FROM queue WHERE sent_in > ?", above)
@@ -245,10 +271,20 @@ class Store:
         ).fetchone()
         return None if row is None else row[0]
 
-    def leaves(self) -> Iterator[tuple[bytes, bytes, int]]:
-        """(address, leaf, balance) of every account as it is now, in address order."""
+    def subtrees(self) -> list[Subtree]:
+        """One for every first byte there is among the addresses, in order."""
+        return [Subtree(*row) for row in self._db.execute("SELECT * FROM subtree ORDER BY prefix")]
+
+    def leaves(
+        self, prefix: bytes = b"", seqno: int = _NEWEST
+    ) -> Iterator[tuple[bytes, bytes, int]]:
+        """(address, leaf, balance) of the accounts whose address begins so, in address order, as of
+        a block within the window, or as they are now.
+        """
         rows = self._db.execute(
-            "SELECT address, leaf, balance, max(seqno) FROM account GROUP BY address"
+            "SELECT address, leaf, balance, max(seqno) FROM account"
+            " WHERE address BETWEEN ? AND ? AND seqno <= ? GROUP BY address",
+            (prefix.ljust(32, b"\0"), prefix.ljust(32, b"\xff"), seqno),
         )
         return ((address, leaf, balance) for address, leaf, balance, _ in rows)
 

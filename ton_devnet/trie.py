@@ -5,7 +5,7 @@ one path, and every earlier root stays valid for proofs. A node stands in for it
 a hash is enough.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ class Schema:
     write_extra: Callable[[Builder, Any], object]
     write_leaf: Callable[[Builder, Any], object]
     zero: Any
+
+
+Row = tuple[str, Any, Any]
+"""What a trie is built from: (key as '0101', leaf, extra), or (prefix, Stub, the stub's extra)."""
 
 
 class Node:
@@ -90,6 +94,41 @@ class Node:
         return Node(self.schema, label, span, self.extra, self.leaf, self.left, self.right)
 
 
+class Stub:
+    """A subtree of which digest and sum are known; `fetch` gives its nodes when one is wanted."""
+
+    __slots__ = ("_fetch", "_node", "depth", "extra", "hash")
+    level = 0
+
+    def __init__(self, hash: bytes, depth: int, extra: Any, fetch: Callable[[], Node]) -> None:
+        self.hash, self.depth, self.extra, self._fetch = hash, depth, extra, fetch
+        self._node: Node | None = None
+
+    @property
+    def hash0(self) -> bytes:
+        return self.hash
+
+    @property
+    def depth0(self) -> int:
+        return self.depth
+
+    def node(self) -> Node:
+        """Raises TrieError when what was fetched is not what the digest stands for."""
+        if self._node is None:
+            node = self._fetch()
+            if node.hash != self.hash:
+                raise TrieError(
+                    "a part of the trie does not match its digest; the stored accounts are damaged:"
+                    " start with a new state folder, or bring back a copy"
+                )
+            self._node = node
+        return self._node
+
+
+class TrieError(RuntimeError):
+    """The parts of a trie do not fit together."""
+
+
 class Trie:
     """A dictionary of fixed-width keys. Every change gives a new trie; the old one stays valid."""
 
@@ -117,8 +156,19 @@ class Trie:
             if not rest:
                 return node.leaf
             child = node.right if rest[0] == "1" else node.left
-            node, rest = child if isinstance(child, Node) else None, rest[1:]
+            node, rest = _opened(child), rest[1:]
         return None
+
+    def below(self, prefix: str) -> Node | None:
+        """The edge that begins exactly where the prefix ends, if one does."""
+        node, rest = self.root, prefix
+        while node is not None and rest:
+            label = node.label
+            if len(rest) <= len(label) or not rest.startswith(label):
+                return None
+            child = node.right if rest[len(label)] == "1" else node.left
+            node, rest = _opened(child), rest[len(label) + 1 :]
+        return node
 
     def subtree(self, prefix: str) -> Node | None:
         """The fork all keys with this prefix hang from, when the prefix is exactly its path."""
@@ -128,7 +178,7 @@ class Trie:
             if not rest:
                 return node
             child = node.right if rest[0] == "1" else node.left
-            node, rest = child if isinstance(child, Node) else None, rest[1:]
+            node, rest = _opened(child), rest[1:]
         return None
 
     def cell(self, root: Hashed | None = None) -> Cell:
@@ -148,10 +198,27 @@ class Trie:
         return self.cell(_path(self.root, bits(key, self.schema.width)))
 
     @classmethod
-    def build(cls, schema: Schema, items: Iterable[tuple[int, Any, Any]]) -> "Trie":
-        """From (key, leaf, extra) in ascending key order, in linear time."""
-        rows = [(bits(key, schema.width), leaf, extra) for key, leaf, extra in items]
-        return cls(schema, _bottom_up(schema, rows, 0, len(rows), 0) if rows else None)
+    def build(cls, schema: Schema, rows: Sequence[Row]) -> "Trie":
+        """From rows in ascending order, in linear time."""
+        root = _bottom_up(schema, rows, 0, len(rows), 0) if rows else None
+        if isinstance(root, Stub):
+            raise TrieError("a stub cannot be the whole trie")
+        return cls(schema, root)
+
+
+def build_below(schema: Schema, prefix: str, rows: Sequence[Row]) -> Node:
+    """The edge that begins where the prefix ends, from rows with whole keys."""
+    node = _bottom_up(schema, rows, 0, len(rows), len(prefix)) if rows else None
+    if not isinstance(node, Node):
+        raise TrieError(f"there is nothing below {prefix}")
+    return node
+
+
+def _opened(node: Hashed | None) -> Node | None:
+    """None for what can only be hashed."""
+    if isinstance(node, Stub):
+        return node.node()
+    return node if isinstance(node, Node) else None
 
 
 def bits(key: int, width: int) -> str:
@@ -174,8 +241,10 @@ def write_label(builder: Builder, label: str, span: int) -> None:
 def _insert(node: Hashed | None, key: str, span: int, new: Node) -> Node:
     if node is None:
         return new.relabelled(key, span)
-    if not isinstance(node, Node):
+    opened = _opened(node)
+    if opened is None:
         raise TypeError("a collapsed part of a trie cannot be changed")
+    node = opened
     label = node.label
     if key == label:
         return new.relabelled(key, span)
@@ -195,8 +264,8 @@ def _insert(node: Hashed | None, key: str, span: int, new: Node) -> Node:
 
 
 def _sum(schema: Schema, left: Hashed | None, right: Hashed | None) -> Any:
-    assert isinstance(left, Node)  # a child beside a changed path is never collapsed
-    assert isinstance(right, Node)
+    assert isinstance(left, Node | Stub)  # a child beside a changed path is never collapsed
+    assert isinstance(right, Node | Stub)
     return schema.combine(left.extra, right.extra)
 
 
@@ -209,9 +278,10 @@ def _common(a: str, b: str) -> int:
     return at
 
 
-def _path(node: Hashed, key: str) -> Cell:
-    if not isinstance(node, Node):
-        return pruned(node)
+def _path(hashed: Hashed, key: str) -> Cell:
+    node = _opened(hashed)
+    if node is None:
+        return pruned(hashed)
     cell = node.cell()
     if not key.startswith(node.label):
         return cell.with_refs([pruned(ref) for ref in cell.refs])
@@ -223,9 +293,13 @@ def _path(node: Hashed, key: str) -> Cell:
     return cell.with_refs(refs)
 
 
-def _bottom_up(schema: Schema, rows: list[tuple[str, Any, Any]], lo: int, hi: int, at: int) -> Node:
+def _bottom_up(schema: Schema, rows: Sequence[Row], lo: int, hi: int, at: int) -> Node | Stub:
     first, last = rows[lo][0], rows[hi - 1][0]
     span = schema.width - at
+    if hi - lo == 1 and isinstance(stub := rows[lo][1], Stub):
+        if len(first) != at:
+            raise TrieError(f"a stub stands at {first} where no edge begins")
+        return stub
     if hi - lo == 1:
         return Node(schema, first[at:], span, rows[lo][2], rows[lo][1])
     fork = at

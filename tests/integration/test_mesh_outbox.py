@@ -181,3 +181,12 @@ async def test_many_claimers_share_the_items_without_overlap(database: Database)
 
     await asyncio.gather(*(worker() for _ in range(6)))
     assert sorted(settled) == sorted(str(n) for n in range(400))
+
+
+async def test_only_what_nobody_ever_held_can_be_withdrawn(database: Database) -> None:
+    await enqueue(database, work("a"), work("b"))
+    (held,) = await claim(database, limit=1)
+    await settle(database, [held], Retry("its answer was lost"))
+    withdrawn = await database.run(lambda c: QUEUE.withdraw(c, ["a", "b", "unknown"]))
+    assert withdrawn == {"b"}
+    assert ids(await claim(database)) == ["a"]

@@ -6,6 +6,7 @@ hang up whenever they like and go on with their token on either of two replicas.
 """
 
 import asyncio
+import base64
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -91,8 +92,11 @@ class Watcher:
         self._random = random
         self._token = ""
 
-    async def watch(self, done: asyncio.Event) -> None:
-        """Until a checkpoint comes after everything is done."""
+    async def watch(self, head: "asyncio.Future[int]") -> None:
+        """Until a checkpoint promises everything up to the feed's head, once that is known.
+
+        An earlier one will not do: a checkpoint speaks for what its replica has read so far.
+        """
         while True:
             messages = self._random.randint(1, 4)
             stream: Any = self._random.choice(self._replicas).feed.watch(
@@ -100,8 +104,9 @@ class Watcher:
             )
             async with aclosing(stream):
                 async for message in stream:
-                    last = done.is_set() and message.HasField("checkpoint")
                     self._fold(message)
+                    last = message.HasField("checkpoint") and head.done()
+                    last = last and position_of(message.resume_token) >= head.result()
                     messages -= 1
                     if last or not messages:
                         break
@@ -129,12 +134,17 @@ class Watcher:
         self.known[change.mint.mint_id] = change.mint
 
 
+def position_of(token: str) -> int:
+    """The feed position inside a resume token."""
+    return int.from_bytes(base64.urlsafe_b64decode(token)[1:9], "big")
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 async def test_a_watchers_fold_is_the_final_state(
     postgres: Cluster, make_database: Callable[[], str], seed: int
 ) -> None:
     nft = await migrated(postgres, make_database)
-    random, done = Random(seed), asyncio.Event()
+    random, head = Random(seed), asyncio.get_running_loop().create_future()
     gateway = ScriptedGateway(random)
     users = [f"user-{number}" for number in range(USERS)]
     async with (
@@ -146,14 +156,16 @@ async def test_a_watchers_fold_is_the_final_state(
         replicas = (first, second)
         orchestrating = tasks.create_task(orchestrate(gateway, replicas, random))
         watchers = [Watcher(user, replicas, random) for user in users]
-        watching = [tasks.create_task(watcher.watch(done)) for watcher in watchers]
+        watching = [tasks.create_task(watcher.watch(head)) for watcher in watchers]
         for user in users:
             await random.choice(replicas).rewards.apply(reward(user, 3))
             await asyncio.sleep(random.uniform(0, 0.05))
         await report_all(gateway, replicas, random)
-        done.set()
-        await asyncio.gather(*watching)
         orchestrating.cancel()
+        await asyncio.wait([orchestrating])
+        async with first.database.transaction(read_only=True) as connection:
+            head.set_result((await feed.extent(connection)).head)
+        await asyncio.gather(*watching)
         for watcher, user in zip(watchers, users, strict=True):
             async with first.database.transaction(read_only=True) as connection:
                 stored = await reads.mints(connection, user, None, None, 10)

@@ -1,5 +1,6 @@
 """A chain over a store without a network, with one highload wallet that was there first."""
 
+import hashlib
 from pathlib import Path
 
 import nacl.signing
@@ -8,6 +9,7 @@ from pytoniq.contract.wallets.highload_v3 import HIGHLOAD_V3_WALLET_CODE
 from pytoniq_core import Address, Cell, StateInit
 from pytoniq_core.tlb.transaction import ExternalMsgInfo, MessageAny
 
+from ton_devnet.accounts import EMPTY_SHARD_ACCOUNT
 from ton_devnet.chain import Chain
 from ton_devnet.engine import Engine, parse_config
 from ton_devnet.faucet import genesis_account
@@ -21,11 +23,14 @@ WALLET_DATA = HighloadWalletV3.create_data_cell(bytes(KEY.verify_key))
 WALLET = StateInit(code=HIGHLOAD_V3_WALLET_CODE, data=WALLET_DATA).serialize().hash
 
 
-def open_chain(path: Path, clock: int = NOW) -> Chain:
+def open_chain(path: Path, clock: int = NOW, crowd: int = 0) -> Chain:
+    """With a `crowd`, the first block has so many more accounts, all of them empty."""
     config = Validator(KEY).elected_in(parse_config(CONFIG.read_text()))
     chain = Chain(Store(path), Engine(config), config, lambda: clock)
     if chain.is_new:
-        chain.endow(dict([genesis_account(KEY, clock)]))
+        wallet, boc = genesis_account(KEY, clock)
+        others = (hashlib.sha256(bytes([i // 256, i % 256])).digest() for i in range(crowd))
+        chain.endow({wallet: boc} | dict.fromkeys(others, EMPTY_SHARD_ACCOUNT))
     return chain
 
 

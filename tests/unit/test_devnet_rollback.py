@@ -10,6 +10,7 @@ from tests.unit.devnet_chain import WALLET, balance, open_chain, settle, transfe
 from ton_devnet import history
 from ton_devnet.chain import Chain, TooFarBackError
 from ton_devnet.store import WINDOW
+from ton_devnet.trie import TrieError
 
 SOMEBODY = b"\x09" * 32
 
@@ -130,3 +131,48 @@ def test_any_mix_of_blocks_rollbacks_and_restarts_adds_up(
     ).fetchone()
     assert balance(chain) == arrived * 10**9
     assert open_chain(tmp_path / "db").head.shard.id == chain.head.shard.id
+
+
+def test_a_crowd_is_not_looked_at_again(tmp_path: Path) -> None:
+    """Enough accounts for digests of subtrees: they hold over restarts, changes and rollbacks."""
+    chain = open_chain(tmp_path / "db", crowd=3000)
+    chain.produce()
+    parts = chain.store.subtrees()
+    assert len(parts) == 256
+    assert all(part.hash is not None for part in parts)
+    chain = open_chain(tmp_path / "db")
+    before = chain.head
+    paid(chain, 1)
+    assert balance(chain) == 10**9
+    now, then = chain.head.accounts, before.accounts
+    assert now is not None
+    assert then is not None
+    key = int.from_bytes(SOMEBODY, "big")
+    assert (then.get(key), then.proof(key).hash0) == (None, then.cell().hash)
+    assert now.proof(key).hash0 == now.cell().hash != then.cell().hash
+    *_, (neighbour, _, _) = chain.store.leaves(SOMEBODY[:1])
+    assert then.get(int.from_bytes(neighbour, "big")) is not None
+    after = chain.head
+    chain = open_chain(tmp_path / "db")
+    assert chain.head.shard.id == after.shard.id
+    chain.roll_back(2, lose_externals=True)
+    assert chain.head.shard.id == before.shard.id
+    assert [part.hash is None for part in chain.store.subtrees()].count(True) == 2
+    chain = open_chain(tmp_path / "db")
+    assert (chain.head.shard.id, balance(chain)) == (before.shard.id, 0)
+    paid(chain, 2)
+    assert balance(open_chain(tmp_path / "db")) == 10**9
+
+
+def test_a_damaged_subtree_is_noticed_when_it_is_wanted(tmp_path: Path) -> None:
+    open_chain(tmp_path / "db", crowd=3000).store.close()
+    database = sqlite3.connect(tmp_path / "db")
+    (neighbour,) = database.execute(
+        "SELECT address FROM account WHERE substr(address, 1, 1) = x'09' LIMIT 1"
+    ).fetchone()
+    database.execute("UPDATE account SET balance = balance + 1 WHERE address = ?", (neighbour,))
+    database.commit()
+    trie = open_chain(tmp_path / "db").head.accounts
+    assert trie is not None
+    with pytest.raises(TrieError, match="does not match its digest"):
+        trie.get(int.from_bytes(neighbour, "big"))
