@@ -45,10 +45,16 @@ def test_the_vendored_validate_proto_is_the_library_s_own() -> None:
     validate_pb2.DESCRIPTOR.CopyToProto(ours)
     package = importlib.import_module("protovalidate._gen.buf.validate.validate_pb")
     theirs = FileDescriptorProto.FromString(descriptor_bytes(package))
-    assert {m.name: len(m.field) for m in ours.message_type} == {
-        m.name: len(m.field) for m in theirs.message_type
-    }
+    assert fields_of(ours) == fields_of(theirs)
     assert [e.number for e in ours.extension] == [e.number for e in theirs.extension]
+
+
+def fields_of(file: FileDescriptorProto) -> dict[str, set[tuple[str, int, int, int]]]:
+    """Name, number, type and label of every field, by message; their order means nothing."""
+    return {
+        message.name: {(f.name, f.number, f.type, f.label) for f in message.field}
+        for message in file.message_type
+    }
 
 
 def descriptor_bytes(package: object) -> bytes:
