@@ -4,7 +4,10 @@ set -euo pipefail
 
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
-buf generate --output "$fresh" 2>/dev/null
+if ! buf generate --output "$fresh" 2>"$fresh/messages"; then
+  cat "$fresh/messages" >&2
+  exit 1
+fi
 if ! diff -r -q --exclude=__pycache__ "$fresh/gen" gen; then
   echo "gen/ does not match proto/: run 'make proto' and commit the result" >&2
   exit 1
