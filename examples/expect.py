@@ -8,6 +8,7 @@ badge levels by user, and who owns which minted badge.
 """
 
 import json
+import re
 import sys
 from collections import defaultdict
 from datetime import datetime
@@ -19,6 +20,7 @@ import yaml
 from celpy import celtypes
 
 REQUIRED = ("source", "external_id", "event_type", "actor_user_id", "occurred_time")
+SOURCE = re.compile("[a-z][a-z0-9-]{0,62}")
 ENVIRONMENT = celpy.Environment()
 PROGRAMS: dict[str, celpy.Runner] = {}
 
@@ -35,6 +37,8 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
             if not all(event[field] for field in REQUIRED):
                 raise ValueError("a required field is empty")
             datetime.fromisoformat(event["occurred_time"])
+            if not SOURCE.fullmatch(event["source"]):
+                raise ValueError("not the name of a source")
         except (ValueError, KeyError, TypeError):
             malformed += 1
             continue

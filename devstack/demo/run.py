@@ -87,24 +87,29 @@ class Demo:
         async with self._open:
             await self._prepare()
             with Display(self.progress) as display:
-                watchers = [asyncio.ensure_future(self._watch(one)) for one in self.people]
-                counter = asyncio.ensure_future(self._count(display))
-                try:
-                    async with asyncio.timeout(PATIENCE_SECONDS):
-                        await self._play()
-                        await self._settle()
-                except TimeoutError:
-                    self.unsettled = f"not settled after {PATIENCE_SECONDS:.0f} s"
-                finally:
-                    for task in (counter, *watchers):
-                        task.cancel()
-                    await asyncio.gather(counter, *watchers, return_exceptions=True)
+                # A task group, so that an observer that fails ends the demo with its error.
+                async with asyncio.TaskGroup() as group:
+                    observers = [group.create_task(self._watch(one)) for one in self.people]
+                    observers.append(group.create_task(self._count(display)))
+                    await self._play_out()
+                    for observer in observers:
+                        observer.cancel()
             return await audit(
                 self.script.expected,
                 points=self._channel("points", "operator/ops"),
                 nft=self._channel("nft", "operator/ops"),
                 gateway=self._channel("gateway", "operator/ops"),
             )
+
+    async def _play_out(self) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS) as limit:
+                await self._play()
+                await self._settle()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.unsettled = f"not settled after {PATIENCE_SECONDS:.0f} s"
 
     def _channel(self, service: str, identity: str) -> grpc.aio.Channel:
         key = (service, identity)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from go2asia.nft.v1.catalog_pb2 import NftType
 from cli.documents import Document, Mistake, read_catalogue, read_events
 from devstack.demo.play import Line
 
+SOURCE = re.compile("[a-z][a-z0-9-]{0,62}")
 EXPECT = Path(__file__).parents[2] / "examples" / "expect.py"
 
 
@@ -65,4 +67,10 @@ def read_script(files: Files) -> Script:
     if wrong := wrong_rules + wrong_badges:
         raise DemoError("correct these and run again:\n" + "\n".join(f"  {one}" for one in wrong))
     lines, mistakes = read_events(files.events)
-    return Script(rules, badges, lines, mistakes, files.expectation())
+    # Without a name for a certificate nobody could send it, to have it refused by Connect.
+    unnamed = [line for line in lines if not SOURCE.fullmatch(line.message.source)]
+    mistakes += [
+        Mistake(line.file, line.line, "source", f"must match {SOURCE.pattern}") for line in unnamed
+    ]
+    sendable = [line for line in lines if line not in unnamed]
+    return Script(rules, badges, sendable, mistakes, files.expectation())
