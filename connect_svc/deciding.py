@@ -187,6 +187,8 @@ def _grant(match: Match, stopped_by: dict[str, str], usage: Usage) -> Outcome:
     if rule.stop_after:
         stopped_by[group] = rule.rule_id
     detail = "The condition holds." if rule.condition else "It matches every event of this type."
+    if variant:
+        detail += f" The actor's variant is {variant}."
     ids = tuple(action.action_id for action in match.actions)
     return Outcome(rule.rule_id, rule.version, Result.MATCHED, detail, ids, variant)
 
