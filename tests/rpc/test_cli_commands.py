@@ -276,9 +276,7 @@ def test_a_rule_is_paused_and_enabled_again(run: Run, rules: Path) -> None:
     assert (unknown.exit_code, unknown.stderr.split(":")[0]) == (1, "RULE_NOT_FOUND")
 
 
-def test_an_event_is_tried_against_a_rule_that_is_nowhere_written(
-    run: Run, tmp_path: Path
-) -> None:
+def test_an_event_is_tried_against_a_rule_that_is_nowhere_written(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "try.yaml"
     file.write_text(RULES.replace("cli.tried", "cli.simulated"))
     events = events_file(
