@@ -14,7 +14,7 @@ It owns events, rules, evaluations and reward actions, and keeps these promises:
 - an event that cannot be evaluated by a rule is no failed event: the rule did not match, and the
   evaluation says why.
 
-An event goes `servicer` or `bus` → `intake` (batches) → `catalog` (which rules) → `rationing`
-(variants and limits) → `deciding` → `store`; a question about it goes `servicer` → `inquiry` → `explanations`; an action goes
-`dispatcher` (claims) → `targets` (typed commands) → Points or NFT.
+An event goes `servicer` or `bus` → `intake` (batches) → `catalog` (which rules) → `rationing` (with
+which variants and counters) → `deciding` → `store`; a question about it goes `servicer` → `inquiry`
+→ `explanations`; an action goes `dispatcher` (claims) → `targets` (typed commands) → Points or NFT.
 """
