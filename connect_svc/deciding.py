@@ -201,7 +201,7 @@ def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts, variant: s
         recipient,
         action.kind,
         {**action.fixed, "amount": action.amount.amount(facts)},
-        variant,
+        variant=variant,
     )
 
 
