@@ -12,7 +12,7 @@ from go2asia.nft.v1 import nft_pb2
 
 from devstack.postgres import Cluster
 from mesh.clock import monotonic, new_id
-from nft_svc import feed as feed_module
+from nft_svc import openings
 from nft_svc.errors import (
     Draining,
     MintNotFound,
@@ -161,7 +161,8 @@ async def test_a_slow_transaction_is_not_skipped(nft: NftDatabase, service: Repl
 async def test_a_watcher_resumes_on_another_replica_and_misses_nothing(
     nft: NftDatabase, service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "PAGE", 2)  # what was missed takes several pages
+    for limit in ("FEW", "PAGE"):
+        monkeypatch.setattr(openings, limit, 2)  # what was missed takes several pages
     ada = a_user()
     mint_id = await queue_mint(service, ada)
     async with watching(service, of_user(ada)) as stream:
