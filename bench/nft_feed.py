@@ -10,9 +10,8 @@ import statistics
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -27,6 +26,7 @@ from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.client import open_channel
 from mesh.clock import monotonic
+from mesh.errors import MeshError
 
 CONNECTIONS = 100
 PROCESSES = 2
@@ -94,7 +94,10 @@ class Writer:
                 state=WALK[lap % len(WALK)],
             )
             self.due[number + 1, report.version + 1] = due
-        await self._stub.ReportMintStatus(request)
+        while True:
+            with suppress(MeshError):
+                await self._stub.ReportMintStatus(request)
+                return
 
 
 class Crowds:
@@ -166,10 +169,7 @@ async def measure_feed(
     bare = await bare_round_trips(cluster, seconds)
     print(f"  bare notification round trip: {bare}", flush=True)
     service.start()
-    channel = open_channel(
-        service.address, authority.issue("gateway/gateway"), retry_for=timedelta(minutes=1)
-    )
-    async with channel:
+    async with open_channel(service.address, authority.issue("gateway/gateway")) as channel:
         writer = Writer(callbacks_pb2_grpc.MintCallbackServiceStub(channel), mints)
         before, began = service.resident_bytes, monotonic()
         async with Crowds.watching(crowds(service.address, authority, mints)) as watchers:

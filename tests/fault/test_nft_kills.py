@@ -105,11 +105,12 @@ class Play:
             self.killed[victim] += 1
 
     async def roll_back(self) -> None:
-        """Undoes the chain's newest block now and then; the one below it is final."""
+        """Undoes the chain's newest block now and then, never the one below it: that is final."""
         controller = Controller(self._network)
         while True:
-            await asyncio.sleep(self.chance.uniform(0.2, 1))
+            await asyncio.sleep(self.chance.uniform(0.1, 0.6))
             await controller.rollback(1)
+            await controller.blocks(1)
 
     async def watch(self, person: Person) -> Knowledge:
         """Follows one person's mints until one is final; hangs up whenever it likes."""
@@ -174,8 +175,8 @@ async def test_every_badge_is_minted_exactly_once(tmp_path: Path) -> None:
             watching = [asyncio.create_task(play.watch(one)) for one in play.people[:WATCHERS]]
             rolling = asyncio.create_task(play.roll_back())
             await asyncio.gather(play.reward_everybody(), play.link_wallets(), play.kill())
-            rolling.cancel()
             mints = await play.settled()
+            rolling.cancel()
             watched = await asyncio.gather(*watching)
             print(f"{MINTS} mints, {dict(play.killed)} killed")
             print(f"{sum(one.rollbacks for one in watched)} rollbacks told to {WATCHERS} watchers")
