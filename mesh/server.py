@@ -129,8 +129,8 @@ def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
         *SIZE_OPTIONS,
         *KEEPALIVE_OPTIONS,
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TOLERATED_MS),
-        # Beyond these gRPC drops calls that nobody took up yet, without saying why; a crowd that comes
-        # back after a restart may wait its turn instead.
+        # Beyond these gRPC drops calls that nobody took up yet, without saying why; a crowd that
+        # comes back after a restart may wait its turn instead.
         ("grpc.server.max_pending_requests", settings.max_concurrent_calls),
         ("grpc.server.max_pending_requests_hard_limit", settings.max_concurrent_calls),
         # Connections end now and then, so that clients learn of new replicas.
