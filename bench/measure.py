@@ -83,6 +83,11 @@ def report(name: str, figures: list[Figure]) -> None:
     RESULTS.mkdir(exist_ok=True)
     rows = [asdict(figure) for figure in figures]
     (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    show(figures)
+
+
+def show(figures: list[Figure]) -> None:
+    """Prints the figures."""
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} of {figure.baseline:,.0f}"
         print(

@@ -6,8 +6,9 @@ the options that suit it best; the work itself is nothing.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from functools import partial
 from time import perf_counter
 
 import procrastinate
@@ -17,6 +18,7 @@ from pgqueuer.core.qm import QueueManager
 from pgqueuer.db import PsycopgDriver
 from pgqueuer.models import Job
 from pgqueuer.types import QueueExecutionMode
+from procrastinate.types import JSONDict
 from sqlalchemy import MetaData
 
 from bench.measure import Figure, Variant, against, interleave
@@ -75,7 +77,7 @@ def _ours(database: Database, jobs: int) -> Variant:
         start = perf_counter()
         for _ in range(jobs // BATCH):
             works = [Work(new_id(), LANE, PAYLOAD) for _ in range(BATCH)]
-            await database.run(lambda c, works=works: _QUEUE.enqueue(c, works))
+            await database.run(partial(_QUEUE.enqueue, works=works))
         async with Worker(database, _QUEUE, LANE, handle=handle, settle=settle, batch=BATCH):
             await empty.wait()
         return jobs / (perf_counter() - start)
@@ -84,7 +86,7 @@ def _ours(database: Database, jobs: int) -> Variant:
 
 
 @contextlib.asynccontextmanager
-async def _procrastinate_app(url: str):  # noqa: ANN202
+async def _procrastinate_app(url: str) -> AsyncIterator[procrastinate.App]:
     app = procrastinate.App(
         connector=procrastinate.PsycopgConnector(conninfo=url, min_size=4, max_size=24)
     )
@@ -97,10 +99,12 @@ def _procrastinate(app: procrastinate.App, jobs: int) -> Variant:
     async def nothing(payload: str) -> None:
         return None
 
+    batch: list[JSONDict] = [{"payload": PAYLOAD.decode()} for _ in range(50)]
+
     async def run() -> float:
         start = perf_counter()
-        for _ in range(jobs // 50):
-            await nothing.batch_defer_async(*[{"payload": PAYLOAD.decode()} for _ in range(50)])
+        for _ in range(jobs // len(batch)):
+            await nothing.batch_defer_async(*batch)
         await app.run_worker_async(
             wait=False,
             concurrency=20,

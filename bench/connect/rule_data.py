@@ -7,6 +7,7 @@ all rules comes close to matching, and about half of the time does: only the amo
 
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from go2asia.connect.v1 import events_pb2, rules_pb2
@@ -106,7 +107,7 @@ def as_table(known: list[Offer]) -> dict[str, Any]:
         ],
         "edges": [
             {"id": f"{start}-{end}", "type": "edge", "sourceId": start, "targetId": end}
-            for start, end in zip(names, names[1:], strict=False)
+            for start, end in pairwise(names)
         ],
     }
 

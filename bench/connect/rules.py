@@ -4,12 +4,12 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import zen
 
@@ -21,6 +21,7 @@ FEW, MANY = 100, 10_000
 EVENTS = 5_000
 JSON_RULES_ENGINE = "json-rules-engine@7.3.1"
 
+Event = TypeVar("Event")
 Measure = Callable[[float], float]
 """Runs for so many seconds and returns the microseconds that an event took."""
 
@@ -43,8 +44,8 @@ async def measure(folder: Path, *, rounds: int, seconds: float) -> list[Figure]:
 
 
 def _compared(name: str, ours: float, theirs: float, ratio: float, goal: float | None) -> Figure:
-    better = "lower" if goal is None else "higher"
-    return Figure(name, round(ours, 2), "µs/event", round(theirs, 2), round(ratio, 2), goal, better)
+    micros = (round(ours, 2), "µs/event", round(theirs, 2))
+    return Figure(name, *micros, round(ratio, 2), goal, "lower" if goal is None else "higher")
 
 
 def _measure(folder: Path, rounds: int, seconds: float, cleanup: ExitStack) -> dict[str, float]:
@@ -71,23 +72,23 @@ def _ours(known: list[rule_data.Offer], facts: list[dict[str, Any]]) -> Measure:
     compiled = [compile_rule(rule_data.as_rule(offer, n)) for n, offer in enumerate(known)]
     catalogue = Catalogue(1, compiled)
     events = [rule_data.as_event(fact) for fact in facts]
-    return _loop([lambda event=event: len(decide(catalogue, event).actions) for event in events])
+    return _loop(events, lambda event: len(decide(catalogue, event).actions))
 
 
 def _zen(known: list[rule_data.Offer], facts: list[dict[str, Any]]) -> Measure:
     content = zen.ZenDecisionContent(json.dumps(rule_data.as_table(known)))
     decision = zen.ZenEngine().create_decision(content)
-    return _loop([lambda fact=fact: len(decision.evaluate(fact)["result"]) for fact in facts])
+    return _loop(facts, lambda fact: len(decision.evaluate(fact)["result"]))
 
 
-def _loop(work: list[Callable[[], int]]) -> Measure:
-    """Measures pieces of work, one after the other; each returns how many rules matched."""
+def _loop(events: Sequence[Event], decide_one: Callable[[Event], int]) -> Measure:
+    """Decides the events one after the other; the function returns how many rules matched."""
 
     def run(seconds: float) -> float:
         done = matched = 0
         start = perf_counter()
         while perf_counter() - start < seconds:
-            matched += work[done % len(work)]()
+            matched += decide_one(events[done % len(events)])
             done += 1
         taken = perf_counter() - start
         _check(matched / done, done)
