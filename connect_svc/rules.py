@@ -40,7 +40,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A reward that a rule decided; `kind` and `command` are those of `RewardAction.command`."""
+    """A reward that a rule decided; `kind` and `command` are those of `RewardAction.command`.
+
+    If it is `ordered`, it goes to its target behind its recipient's earlier ordered ones.
+    """
 
     action_id: str
     event_id: str
@@ -50,6 +53,7 @@ class Action:
     recipient: str
     kind: str
     command: Mapping[str, str | int]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class CompiledRule:
     actions: tuple[CompiledAction, ...]
     equalities: tuple[Equality, ...] = ()
     fault: str = ""
+    ordered: bool = False
 
     @property
     def order(self) -> tuple[int, str]:
@@ -256,6 +261,7 @@ def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts) -> Action:
         recipient,
         action.kind,
         {**action.fixed, "amount": action.amount.amount(facts)},
+        rule.ordered,
     )
 
 
@@ -319,6 +325,7 @@ def _compiled(
         actions,
         () if condition is None else equalities(condition),
         fault,
+        rule.ordered,
     )
 
 
