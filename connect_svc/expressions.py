@@ -13,6 +13,7 @@ from cel_expr_python import cel
 from go2asia.connect.v1 import checked_expression_pb2, events_pb2
 from google.protobuf.any_pb2 import Any
 
+from connect_svc import costs
 from connect_svc.errors import InvalidExpression
 
 BOOL = cel.Type.BOOL
@@ -157,6 +158,16 @@ def compile_expression(source: str, field: str, wanted: cel.Type) -> Expression:
     found = program.return_type()
     if found != wanted and not (found == cel.Type.DYN and wanted.name() in _DYNAMIC):
         wrong = f"it yields {found.name()}; {_HINTS[wanted.name()]}"
+        raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
+    expression = Expression(field, source, program)
+    if (
+        costs.loops(source)
+        and (cost := costs.worst_case(expression.checked().expr)) > costs.MAX_COST
+    ):
+        wrong = (
+            f"its loops may take {cost >> 20:,} MB of work on a large event, "
+            f"and {costs.MAX_COST >> 20} MB is the most; loop over less, or do less in the loop"
+        )
         raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
     number = int(source) if wanted == INT and _NUMBER.fullmatch(source) else None
     user = _USER.fullmatch(source) if wanted == STRING else None

@@ -76,10 +76,11 @@ class Load:
         self._stub = stub
         self.accepted = 0
         self.slowest = 0.0
+        self.enough = False
 
     async def run(self) -> None:
-        """Sends for ever."""
-        while True:
+        """Sends until there was enough; never broken off, which would leave it unknown."""
+        while not self.enough:
             events = [event() for _ in range(IN_A_CALL)]
             request = events_pb2.BatchSubmitEventsRequest(events=events)
             started = time.monotonic()
@@ -139,7 +140,7 @@ async def test_points_is_down_under_load(
     load = Load(events_pb2_grpc.EventServiceStub(await channel("connect", "domain-service/quest")))
 
     async with asyncio.TaskGroup() as tasks:
-        background = [tasks.create_task(load.run()), tasks.create_task(metrics.watch())]
+        sending, watching = tasks.create_task(load.run()), tasks.create_task(metrics.watch())
         await asyncio.sleep(2)
         services.end("points", signal.SIGKILL)
         before = load.accepted
@@ -148,15 +149,15 @@ async def test_points_is_down_under_load(
         services.start("points")
         back = time.monotonic()
         await asyncio.sleep(3)
-        background[0].cancel()
-        await asyncio.wait(background[:1])
+        load.enough = True
+        await sending
         wanted = 2 * load.accepted
         await eventually(lambda: count(actions), lambda c: c.completed == wanted)
         drained = time.monotonic() - back
         samples = await eventually(
             metrics.read, lambda now: now[("mesh_queue_depth", "ready", "points")] == 0
         )
-        background[1].cancel()
+        watching.cancel()
 
     print(
         f"down {OUTAGE_SECONDS:g} s: {during} events accepted meanwhile, slowest call "
