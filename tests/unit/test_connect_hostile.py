@@ -38,7 +38,7 @@ REFUSED_FOR_COST = {
     "nested copies": "[[1]]" + ".map(x, [x, x, x, x])" * 12 + ".exists(x, x == x)",
     "nested maps": "[{'a': 1}]" + ".map(x, {'a': x, 'b': x})" * 20 + ".exists(x, x == x)",
     "texts by the thousand": f"{LIST}.map(a, {LIST}.map(b, event.context.text)).size() > 3",
-    "copies by the thousand": f"{LIST}.map(a, {LIST}.map(b, string(event.context.text))).size() > 3",
+    "copies by the thousand": f"{LIST}.map(a, {LIST}.map(b, bytes(event.context.text))) == []",
     "patterns by the thousand": f"{LIST}.exists(a, {LIST}.exists(b, {SLOW}))",
     "contexts compared": f"{LIST}.exists(a, {LIST}.exists(b, event.context != event.context))",
     "patterns out of the context": f"{LIST}.exists(a, a.matches(event.context.text))",
@@ -84,7 +84,7 @@ def test_deep_nesting_is_refused(source: str) -> None:
 @pytest.mark.parametrize("source", REFUSED_FOR_COST.values(), ids=REFUSED_FOR_COST)
 def test_loops_that_could_explode_are_refused(source: str) -> None:
     assert len(source) <= 2_000
-    with pytest.raises(InvalidExpression, match="loops may take .* MB .* loop over less"):
+    with pytest.raises(InvalidExpression, match=r"loops may take .* MB .* loop over less"):
         compile_expression(source, "rule.condition", BOOL)
 
 
@@ -137,7 +137,7 @@ def test_an_error_in_a_loop_is_told_too() -> None:
 
 def test_long_expressions_are_refused_by_the_contract() -> None:
     rule = rules_pb2.Rule(rule_id="long", event_type="a", condition="true || " * 300 + "true")
-    with pytest.raises(MeshError, match="rule.condition: must be at most 2000 characters"):
+    with pytest.raises(MeshError, match=r"rule\.condition: must be at most 2000 characters"):
         validation.check(rule, "rule")
 
 
