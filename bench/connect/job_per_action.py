@@ -21,6 +21,7 @@ from connect_svc.config import ConnectSettings
 from connect_svc.intake import Batch
 from connect_svc.lanes import LANES
 from connect_svc.normalization import Submission, admit
+from connect_svc.rationing import ration
 from connect_svc.records import Receipt, State, Verdict
 from connect_svc.rules import Action
 from connect_svc.store import ActionStore, EventStore, RuleStore
@@ -73,7 +74,8 @@ class OneByOne(_Base):  # type: ignore[misc]
         moment = await events.moment()
         catalogue = await self._catalog.at(moment.catalog_version, RuleStore(connection))
         batch = Batch(catalogue, moment, await events.known({submission.key}))
-        batch.take(submission, None)
+        batch.enter(submission, None)
+        batch.conclude(await ration(connection, batch.trials))
         await events.add(batch.taken)
         await ActionStore(connection).add(batch.actions)
         await _defer(connection, batch.actions)

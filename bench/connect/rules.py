@@ -15,7 +15,8 @@ import zen
 
 from bench.connect import rule_data
 from bench.measure import Figure
-from connect_svc.rules import Catalogue, compile_rule, decide
+from connect_svc.deciding import decide
+from connect_svc.rules import Catalogue, compile_rule
 
 FEW, MANY = 100, 10_000
 EVENTS = 5_000

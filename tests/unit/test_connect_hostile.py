@@ -12,10 +12,11 @@ import pytest
 from go2asia.connect.v1 import events_pb2, rules_pb2
 from google.protobuf.json_format import ParseDict
 
+from connect_svc.deciding import decide
 from connect_svc.errors import ContextTooLarge, InvalidExpression
 from connect_svc.expressions import BOOL, STRING, EvaluationError, Facts, compile_expression
 from connect_svc.normalization import MAX_CONTEXT_BYTES, MAX_ELEMENTS, normalize
-from connect_svc.rules import Catalogue, Result, compile_rule, decide
+from connect_svc.rules import Catalogue, Result, compile_rule
 from mesh import validation
 from mesh.errors import MeshError
 
