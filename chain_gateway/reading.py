@@ -51,9 +51,9 @@ async def read_item(chain: Chain, address: str, at: Block) -> Item:
         )
         if not initialised:
             return Item(raw, False, at.seqno)
-        parent = _raw(collection.load_address())
+        parent = show(collection.load_address())
         whole = individual if not parent else await _content(chain, parent, index, individual, at)
-        owned_by = _raw(owner.load_address())
+        owned_by = show(owner.load_address())
         return Item(raw, True, at.seqno, index, parent, owned_by, content.decode(whole))
     except (GetMethodFailed, content.ContentUnreadable, AttributeError, ValueError) as error:
         raise ItemNotFound(raw) from error
@@ -97,7 +97,8 @@ def _readable(cell: Cell) -> Mapping[str, str]:
         return {}
 
 
-def _raw(address: Address | None) -> str:
+def show(address: Address | None) -> str:
+    """The raw form; empty for addr_none."""
     return "" if address is None else cells.raw(address)
 
 
