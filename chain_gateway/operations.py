@@ -30,21 +30,43 @@ class State(IntEnum):
     CANCELLED = 8
 
 
+class Kind(IntEnum):
+    """What an operation does; the numbers are those of `OperationKind` in the contract."""
+
+    MINT = 1
+    TRANSFER = 2
+    UPDATE_CONTENT = 3
+    REVOKE = 4
+
+
+class Standard(IntEnum):
+    """What an item is; the numbers are those of `ItemStandard` in the contract."""
+
+    NFT = 1
+    SBT = 2
+
+
 class FailureReason:
     """Why an operation failed, as callers see it."""
 
-    # The item at our index exists with somebody else's content: another minter took the index.
+    # The item at our index is somebody else's mint: another minter took the index.
     INDEX_TAKEN = "INDEX_TAKEN"
+    # The mint whose item was to be changed ended without an item.
+    ITEM_NOT_MINTED = "ITEM_NOT_MINTED"
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What an item says about itself; `attributes` are (trait type, value) pairs in order."""
+    """What an item says about itself; `attributes` are (trait type, value) pairs in order.
+
+    With a `uri` the content lies there, off chain, and the rest is not written on chain.
+    """
 
     name: str
     description: str
     image: str
     attributes: tuple[tuple[str, str], ...]
+    uri: str = ""
 
     def entries(self, mint_id: str) -> Mapping[str, str]:
         """Keys and values of the TEP-64 dictionary; what is empty is left out.
@@ -72,34 +94,89 @@ def check_size(content: Content, mint_id: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A mint that a caller asks for."""
+class Mint:
+    """An item to bring on to the chain."""
 
-    request_id: str
-    mint_id: str
-    user_id: str
+    content: Content
+    standard: Standard = Standard.NFT
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """TON to send, in nanoton; the recipient's wallet shows the comment."""
+
+    amount: int
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What the item of a mint is to say from now on."""
+
+    item_mint_id: str
     content: Content
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """The end of the soulbound item of a mint."""
+
+    item_mint_id: str
+
+
+Task = Mint | Transfer | Update | Revocation
+
+_KINDS: Mapping[type[Task], Kind] = {
+    Mint: Kind.MINT,
+    Transfer: Kind.TRANSFER,
+    Update: Kind.UPDATE_CONTENT,
+    Revocation: Kind.REVOKE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller asks for.
+
+    `mint_id` is NFT's id of the mint or of the change; a transfer has none. A change is for the
+    user of the mint that it names.
+    """
+
+    request_id: str
+    mint_id: str | None
+    user_id: str
+    task: Task
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of operation it becomes."""
+        return _KINDS[type(self.task)]
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an item is minted and to whom; frozen before the first send. Addresses are raw."""
+    """Where an item is; frozen before its mint is first sent. Addresses are raw."""
 
     collection: str
     index: int
     address: str
-    owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where an operation stands; `version` counts up with every change."""
+    """Where an operation stands; `version` counts up with every change.
+
+    `owner` is whom an item is minted to or TON is sent to, frozen before the first send. A transfer
+    has no placement; a change has that of its mint, once there is an item.
+    """
 
     operation_id: str
-    mint_id: str
+    kind: Kind
+    mint_id: str | None
     state: State
     version: int
     placement: Placement | None
+    owner: str | None
     failure_reason: str
     retryable: bool
 
