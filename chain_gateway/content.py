@@ -33,7 +33,12 @@ class ContentUnreadable(ValueError):
 
 
 def encode(entries: Mapping[str, str]) -> Cell:
-    """The content cell of an on-chain dictionary with snake values."""
+    """The content cell of an on-chain dictionary with snake values, or of a single `uri` off chain.
+
+    A dictionary that holds nothing but a `uri` would be semi-chain content, which we do not write.
+    """
+    if entries.keys() == {"uri"}:
+        return _snake_cell(bytes([_OFFCHAIN]) + entries["uri"].encode())
     common = tuple((name, value) for name, value in entries.items() if name != "mint_id")
     if "mint_id" not in entries:
         return _sealed(_dictionary((name, _snake(value)) for name, value in common))
@@ -105,7 +110,10 @@ def _replaced(tree: Cell, path: tuple[int, ...], value: Cell) -> Cell:
 
 @lru_cache(maxsize=4096)
 def _snake(text: str) -> Cell:
-    data = bytes([_SNAKE]) + text.encode()
+    return _snake_cell(bytes([_SNAKE]) + text.encode())
+
+
+def _snake_cell(data: bytes) -> Cell:
     tail: Cell | None = None
     for start in reversed(range(0, len(data), _CELL_BYTES)):
         link = build().store_bytes(data[start : start + _CELL_BYTES])

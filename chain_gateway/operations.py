@@ -30,6 +30,13 @@ class State(IntEnum):
     CANCELLED = 8
 
 
+ON_CHAIN = frozenset({State.MINTED, State.FINALIZED})
+"""States of a mint whose item is there."""
+
+ENDED_WITHOUT_ITEM = frozenset({State.FAILED, State.CANCELLED})
+"""States of a mint that will never have an item."""
+
+
 class Kind(IntEnum):
     """What an operation does; the numbers are those of `OperationKind` in the contract."""
 
@@ -47,11 +54,41 @@ class Standard(IntEnum):
 
 
 class FailureReason:
-    """Why an operation failed, as callers see it."""
+    """Why an operation failed, or why its last message came to nothing, as callers see it.
 
-    # The item at our index is somebody else's mint: another minter took the index.
+    What no message can double is sent again by itself, in a new message with a new query id:
+
+    - EXPIRED: no block took the message in time.
+    - NOTHING_SENT: the wallet kept the query id and sent nothing; its balance was too low for the
+      message as a whole, or the message was one that it cannot send.
+    - LOW_BALANCE: the wallet sent a part of the message and left this out.
+    - OUT_OF_GAS: the collection had too little gas or value; the next message brings more.
+    - REFUSED: the collection does not know our wallet as owner or minter.
+    - NO_EFFECT: it went out, and by the end of the grace nothing was to be seen.
+
+    For the kinds that act on items a second message changes nothing where the first one arrived
+    after all; a transfer is sent again only where the wallet's transactions prove that it did not
+    go out. A gap between indices is no failure: our collection takes any index.
+
+    The rest is final, state FAILED:
+
+    - INDEX_TAKEN: the item at our index is another minter's. The index is frozen, so the mint has
+      to be ordered anew; the counter of indices goes on above what the chain has.
+    - CODE_MISMATCH: the item's address holds code that is not ours, so that nobody here can tell
+      whether the mint is there; look before ordering anew.
+    - ITEM_DESTROYED: the owner destroyed the soulbound item that was to be changed.
+    - ITEM_NOT_MINTED: the mint whose item was to be changed ended without an item.
+    """
+
+    EXPIRED = "EXPIRED"
+    NOTHING_SENT = "NOTHING_SENT"
+    LOW_BALANCE = "LOW_BALANCE"
+    OUT_OF_GAS = "OUT_OF_GAS"
+    REFUSED = "REFUSED"
+    NO_EFFECT = "NO_EFFECT"
     INDEX_TAKEN = "INDEX_TAKEN"
-    # The mint whose item was to be changed ended without an item.
+    CODE_MISMATCH = "CODE_MISMATCH"
+    ITEM_DESTROYED = "ITEM_DESTROYED"
     ITEM_NOT_MINTED = "ITEM_NOT_MINTED"
 
 
@@ -69,10 +106,13 @@ class Content:
     uri: str = ""
 
     def entries(self, mint_id: str) -> Mapping[str, str]:
-        """Keys and values of the TEP-64 dictionary; what is empty is left out.
+        """Keys and values of the TEP-64 dictionary, or the single `uri` of off-chain content.
 
-        The mint id is among them, so that an audit of the chain finds any double.
+        What is empty is left out. The mint id is among the keys, for people; items keep it apart
+        from their content too, so that an audit of the chain finds any double.
         """
+        if self.uri:
+            return {"uri": self.uri}
         traits = [{"trait_type": kind, "value": value} for kind, value in self.attributes]
         entries = {
             "name": self.name,
