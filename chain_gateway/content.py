@@ -33,17 +33,17 @@ class ContentUnreadable(ValueError):
 
 
 def encode(entries: Mapping[str, str]) -> Cell:
-    """The content cell of an on-chain dictionary with snake values, or of a single `uri` off chain.
-
-    A dictionary that holds nothing but a `uri` would be semi-chain content, which we do not write.
-    """
-    if entries.keys() == {"uri"}:
-        return _snake_cell(bytes([_OFFCHAIN]) + entries["uri"].encode())
+    """The content cell of an on-chain dictionary with snake values."""
     common = tuple((name, value) for name, value in entries.items() if name != "mint_id")
     if "mint_id" not in entries:
         return _sealed(_dictionary((name, _snake(value)) for name, value in common))
     dictionary, path = _with_place_for_mint_id(common)
     return _sealed(_replaced(dictionary, path, _snake(entries["mint_id"])))
+
+
+def off_chain(uri: str) -> Cell:
+    """The content cell of a document that lies elsewhere."""
+    return _snake_cell(bytes([_OFFCHAIN]) + uri.encode())
 
 
 def decode(content: Cell) -> dict[str, str]:

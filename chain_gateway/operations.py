@@ -106,13 +106,11 @@ class Content:
     uri: str = ""
 
     def entries(self, mint_id: str) -> Mapping[str, str]:
-        """Keys and values of the TEP-64 dictionary, or the single `uri` of off-chain content.
+        """Keys and values of the TEP-64 dictionary; what is empty is left out.
 
-        What is empty is left out. The mint id is among the keys, for people; items keep it apart
-        from their content too, so that an audit of the chain finds any double.
+        The mint id is among the keys, for people; items also keep it apart from their content, so
+        that an audit of the chain finds any double, whatever the content is.
         """
-        if self.uri:
-            return {"uri": self.uri}
         traits = [{"trait_type": kind, "value": value} for kind, value in self.attributes]
         entries = {
             "name": self.name,
@@ -128,6 +126,8 @@ class Content:
 
 def check_size(content: Content, mint_id: str) -> None:
     """Raises `ContentTooLarge` if the texts take more than `MAX_CONTENT_BYTES` in UTF-8."""
+    if content.uri:
+        return  # nothing else is written, and the contract bounds it
     size = sum(len(value.encode()) for value in content.entries(mint_id).values())
     if size > MAX_CONTENT_BYTES:
         raise ContentTooLarge(limit=MAX_CONTENT_BYTES, actual=size)

@@ -8,7 +8,7 @@ from pytoniq_core.boc.cell import Cell
 from chain_gateway import content, items
 from chain_gateway.cells import EMPTY, build, internal
 from chain_gateway.items import Collections
-from chain_gateway.operations import Mint, Placement, Revocation, Transfer, Update
+from chain_gateway.operations import Content, Mint, Placement, Revocation, Transfer, Update
 from chain_gateway.store.sending import Packed, Waiting
 from chain_gateway.wallet import ActionList
 
@@ -87,7 +87,7 @@ def _message(waiting: Waiting, place: Placement | None, query_id: int) -> Cell:
                 place.collection,
                 index=place.index,
                 owner=waiting.owner,
-                content=content.encode(described.entries(mint_id)),
+                content=_content(described, mint_id),
                 mint_id=mint_id,
                 query_id=query_id,
                 work=work,
@@ -97,12 +97,18 @@ def _message(waiting: Waiting, place: Placement | None, query_id: int) -> Cell:
                 place.collection,
                 index=place.index,
                 version=waiting.version,
-                content=content.encode(described.entries(item_mint_id)),
+                content=_content(described, item_mint_id),
                 query_id=query_id,
                 work=work,
             )
         case Revocation():
             return items.revoke(place.collection, index=place.index, query_id=query_id, work=work)
+
+
+def _content(described: Content, mint_id: str) -> Cell:
+    if described.uri:
+        return content.off_chain(described.uri)
+    return content.encode(described.entries(mint_id))
 
 
 def _work(waiting: Waiting) -> int:
