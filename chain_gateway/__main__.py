@@ -1,7 +1,7 @@
 """Starts the Chain Gateway: `python -m chain_gateway`, configured by GATEWAY_* variables.
 
 `python -m chain_gateway address` prints the minting wallet's address, `… setup` deploys the wallet
-and the collection; neither needs a database.
+and the collections; neither needs a database.
 """
 
 import sys
@@ -35,7 +35,11 @@ async def main() -> None:
     async with Gateway(settings) as gateway:
         minting = MintingServicer(gateway.desk, gateway.database)
         chain = ChainServicer(
-            gateway.chain, gateway.database, gateway.wallet.address, gateway.collection
+            gateway.chain,
+            gateway.database,
+            gateway.wallet.address,
+            gateway.collections,
+            settings.finality_blocks,
         )
         links = WalletLinkServicer(gateway.links)
         await serve(
@@ -64,9 +68,9 @@ async def main() -> None:
 async def setup() -> None:
     """Deploys what is not there yet."""
     settings = ChainSettings()
-    wallet, collection = minting_wallet(settings)
+    wallet, collections = minting_wallet(settings)
     async with Chain(settings.network(), settings.ton_trust_level) as chain:
-        await set_up(chain, wallet, collection, print)
+        await set_up(chain, wallet, collections, print)
 
 
 def command(arguments: list[str]) -> None:

@@ -21,6 +21,7 @@ from pytoniq_core.tl.block import BlockIdExt
 from chain_gateway import blocks
 from chain_gateway.cells import parse
 from chain_gateway.errors import ChainUnavailable
+from chain_gateway.transactions import Transaction, read_transaction
 from mesh.clock import monotonic
 from mesh.telemetry import logger
 
@@ -38,6 +39,8 @@ _PARALLEL_READS = 32
 # Lite-servers pass an external message on by themselves; more than one, in case one is cut off.
 _SEND_TO_PEERS = 3
 _LONGEST_WALK = 64
+# The most transactions that lite-servers give at once.
+_HISTORY_PAGE = 16
 
 _log = logger("gateway.ton")
 
@@ -75,10 +78,16 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as of a block; `data` is None unless a contract is active there."""
+    """An account as of a block; `data` and `code_hash` are None unless a contract is active there.
+
+    `last_lt` and `last_hash` name its newest transaction; 0 and empty if it had none.
+    """
 
     balance: int
     data: Cell | None
+    code_hash: bytes | None = None
+    last_lt: int = 0
+    last_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +155,40 @@ class Chain:
 
     async def account(self, address: str, at: Block) -> Account:
         """The account as of a block."""
-        state, _ = await self._ask("raw_get_account_state", parse(address), block=at.id)
+        state, described = await self._ask("raw_get_account_state", parse(address), block=at.id)
         if state is None:
             return Account(0, None)
         storage = state.storage
         active = storage.state.type_ == "account_active"
-        return Account(storage.balance.grams, storage.state.state_init.data if active else None)
+        init = storage.state.state_init if active else None
+        return Account(
+            storage.balance.grams,
+            None if init is None else init.data,
+            None if init is None else bytes(init.code.hash),
+            described.last_trans_lt,
+            bytes(described.last_trans_hash),
+        )
+
+    async def history(self, address: str, account: Account, since: int) -> list[Transaction]:
+        """The account's transactions since that chain time, newest first.
+
+        Each names the one before it by its hash, so that none can be left out. Raises
+        `ChainUnavailable` also when no lite-server keeps them any more.
+        """
+        found: list[Transaction] = []
+        lt, digest = account.last_lt, account.last_hash
+        while lt:
+            page, _ = await self._ask(
+                "raw_get_transactions", parse(address), _HISTORY_PAGE, lt, digest
+            )
+            if not page:
+                raise ChainUnavailable("A lite-server keeps too little of an account's history.")
+            for transaction in page:
+                if transaction.now < since:
+                    return found
+                found.append(read_transaction(transaction.cell))
+            lt, digest = page[-1].prev_trans_lt, page[-1].prev_trans_hash
+        return found
 
     async def accounts(self, addresses: Sequence[str], at: Block) -> dict[str, Account]:
         """Many accounts as of a block, read side by side."""

@@ -27,7 +27,7 @@ RETURNING link_time
 _RELEASE = text("""
 UPDATE operations SET state = :queued, version = version + 1, update_time = now()
 WHERE user_id = :user_id AND state = :parked
-RETURNING operation_id, version
+RETURNING operation_id, version, kind
 """)
 
 
@@ -106,7 +106,7 @@ class LinkStore:
             _RELEASE,
             {"user_id": user_id, "queued": State.QUEUED, "parked": State.AWAITING_WALLET},
         )
-        changed = [(operation_id, version) for operation_id, version in released]
+        changed = [(operation_id, version, kind) for operation_id, version, kind in released]
         await reports.enqueue(self._connection, changed)
         return Link(user_id, address, link_time, len(changed))
 

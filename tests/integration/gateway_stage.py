@@ -34,6 +34,7 @@ from chain_gateway.composition import minting_wallet
 from chain_gateway.config import ChainSettings
 from chain_gateway.content import decode
 from chain_gateway.items import Collection, read_item
+from chain_gateway.operations import Standard
 from chain_gateway.proof import Proof, digest
 from chain_gateway.ton import Chain
 from devstack.certificates import Authority
@@ -177,8 +178,8 @@ class Stage:
             wallet_key_file=Path(self.environment["GATEWAY_WALLET_KEY_FILE"]),
         )
 
-    def collection(self) -> Collection:
-        return minting_wallet(self.settings())[1]
+    def collection(self, standard: Standard = Standard.NFT) -> Collection:
+        return minting_wallet(self.settings())[1][standard]
 
     def chain(self) -> Chain:
         return Chain(self.settings().network(), 1)
@@ -248,7 +249,7 @@ def playing(folder: Path, cluster: Cluster, database: str) -> Iterator[Stage]:
     with stage.devnet():
         wallet = stage.run("-m", "chain_gateway", "address").split()[-1]
         stage.fund(wallet, FUNDS_TON)
-        assert "The collection exists" in stage.run("-m", "chain_gateway", "setup")
+        assert "The collections exist" in stage.run("-m", "chain_gateway", "setup")
         assert "nothing is left to do" in stage.run("-m", "chain_gateway", "setup")
         yield stage
         stage.stop()
