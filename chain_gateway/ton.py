@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pytoniq.liteclient.balancer import LiteBalancer
-from pytoniq.liteclient.client import LiteServerError, RunGetMethodError
+from pytoniq.liteclient.client import LiteClient, LiteServerError, RunGetMethodError
+from pytoniq.liteclient.sync import sync
 from pytoniq_core.boc.cell import Cell
 from pytoniq_core.tl.block import BlockIdExt
 
@@ -96,6 +97,23 @@ class Scan:
 
     roots: tuple[Cell, ...]
     tips: frozenset[bytes]
+
+
+class _Peer(LiteClient):  # type: ignore[misc]
+    """A lite-server that can be connected to at trust level 0 though nothing is new.
+
+    pytoniq learns the key block that it checks signatures by from proofs of newer blocks alone.
+    When the block that another peer has just stored is still the head, there are none.
+    """
+
+    last_key_block: BlockIdExt | None
+
+    async def get_trusted_last_mc_block(self) -> BlockIdExt:
+        if not self.trust_level and self.last_key_block is None:
+            last = (await self.get_masterchain_info())["last"]
+            await sync(self, BlockIdExt.from_dict(last), self.init_key_block)
+            self.last_key_block = self.last_key_block or self.init_key_block
+        return await super().get_trusted_last_mc_block()
 
 
 class Chain:
@@ -303,7 +321,12 @@ class Chain:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[None]:
-        balancer = LiteBalancer.from_config(self._config, self._trust_level)
+        balancer = LiteBalancer(
+            [
+                _Peer.from_config(self._config, number, self._trust_level)
+                for number in range(len(self._config["liteservers"]))
+            ]
+        )
         try:
             await balancer.start_up()
             if not balancer.alive_peers_num:
