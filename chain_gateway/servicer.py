@@ -15,6 +15,7 @@ from go2asia.gateway.v1 import (
 from google.protobuf.message import Message
 
 from chain_gateway import convert
+from chain_gateway.cancelling import cancel
 from chain_gateway.items import Collections
 from chain_gateway.operations import Operation, Order
 from chain_gateway.orders import OrderDesk, Request, read_operation
@@ -29,6 +30,8 @@ from mesh.identity import caller
 
 Context = grpc.aio.ServicerContext[Any, Any]
 OrderMessage = TypeVar("OrderMessage", bound=Message)
+
+_ORDERING_METHODS = ("SubmitMint", "SubmitTransfer", "UpdateItemContent", "RevokeItem")
 
 
 class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
@@ -87,6 +90,21 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
         key = _key("RevokeItem", request)
         taken = await self._take(Request(key, convert.revocation(request)))
         return minting_pb2.RevokeItemResponse(operation=taken)
+
+    async def CancelOperation(
+        self, request: minting_pb2.CancelOperationRequest, context: Context
+    ) -> minting_pb2.CancelOperationResponse:
+        """Calls an operation off that came or will come under a request id of this caller."""
+        named = [
+            idempotency.Key(
+                f"{caller()}:{method}", request.operation_request_id, idempotency.ANY_INPUT
+            )
+            for method in _ORDERING_METHODS
+        ]
+        found = await cancel(self._database, _key("CancelOperation", request), named)
+        return minting_pb2.CancelOperationResponse(
+            operation=None if found is None else convert.operation(found)
+        )
 
     async def GetOperation(
         self, request: minting_pb2.GetOperationRequest, context: Context
@@ -184,6 +202,13 @@ class WalletLinkServicer(wallets_pb2_grpc.WalletLinkServiceServicer):
         return wallets_pb2.LinkWalletResponse(
             wallet=convert.wallet(link), released_operations=link.released
         )
+
+    async def UnlinkWallet(
+        self, request: wallets_pb2.UnlinkWalletRequest, context: Context
+    ) -> wallets_pb2.UnlinkWalletResponse:
+        """Forgets a user's wallet."""
+        parked = await self._links.unlink(_key("UnlinkWallet", request), request.user_id)
+        return wallets_pb2.UnlinkWalletResponse(parked_operations=parked)
 
     async def GetLinkedWallet(
         self, request: wallets_pb2.GetLinkedWalletRequest, context: Context

@@ -15,8 +15,9 @@ from chain_gateway.store import reports
 from chain_gateway.store.rows import placement, stored_task
 from mesh.db import Connection, driver
 
-# Sharing the users' rows, as orders do: a wallet being linked at this moment is either seen or
-# waits, and so would one being unlinked. What a contract turned down waits longer each time.
+# Sharing the users' rows, as orders do, so that no wallet changes meanwhile. Users whose wallet is
+# being changed at this moment are left for the next time: whoever changes it waits for the
+# operations that are locked here. What a contract turned down waits longer each time.
 _WAITING = """
 WITH due AS MATERIALIZED (
     SELECT * FROM operations
@@ -28,7 +29,7 @@ WITH due AS MATERIALIZED (
 SELECT due.*, coalesce(owner_address, users.wallet_address) AS recipient
 FROM due JOIN users USING (user_id)
 WHERE owner_address IS NOT NULL OR users.wallet_address IS NOT NULL
-ORDER BY operation_id FOR SHARE OF users
+ORDER BY operation_id FOR SHARE OF users SKIP LOCKED
 """
 
 _LOCK_INDICES = """
