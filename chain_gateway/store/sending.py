@@ -23,7 +23,7 @@ WITH due AS MATERIALIZED (
     SELECT * FROM operations
     WHERE message_id IS NULL AND state IN (1, 3) AND (kind < 3 OR item_address IS NOT NULL)
         AND (kind <> 2 OR amount <= %s)
-        AND (refusals = 0 OR update_time + make_interval(secs => 5 << least(refusals, 9)) <= now())
+        AND (refusals = 0 OR update_time + make_interval(secs => 1 << least(refusals, 12)) <= now())
     ORDER BY operation_id LIMIT %s FOR UPDATE SKIP LOCKED
 )
 SELECT due.*, coalesce(owner_address, users.wallet_address) AS recipient
