@@ -129,9 +129,7 @@ async def test_an_item_is_minted_changed_and_revoked(
 ) -> None:
     """The changes are ordered while the mint still waits for a wallet: they wait with it."""
     [order] = soulbound("linh")
-    taken = (
-        await callers.minting.SubmitMint(minting_pb2.SubmitMintRequest(order=order))
-    ).operation
+    taken = (await callers.minting.SubmitMint(minting_pb2.SubmitMintRequest(order=order))).operation
     assert (taken.kind, taken.standard) == (
         minting_pb2.OPERATION_KIND_MINT,
         minting_pb2.ITEM_STANDARD_SBT,
