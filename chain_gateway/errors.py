@@ -113,6 +113,17 @@ class MintAlreadyOrdered(MeshError):
         super().__init__(field="mint_id", mint_id=mint_id, operation_id=operation_id)
 
 
+class OperationAlreadySent(MeshError):
+    """The operation was or may have been sent, or has ended; it cannot be called off any more."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "OPERATION_ALREADY_SENT"
+    domain = DOMAIN
+
+    def __init__(self, *, operation_id: str, state: str) -> None:
+        super().__init__(operation_id=operation_id, state=state)
+
+
 class MintNotFound(MeshError):
     """No mint with this id was ordered; order the mint first."""
 

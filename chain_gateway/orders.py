@@ -1,6 +1,6 @@
 """Taking orders: durable, idempotent, in batches; parked while their user has no wallet."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -92,12 +92,14 @@ async def _take(
     paid = {order.user_id for order in orders if order.kind is Kind.TRANSFER}
     # Whoever counts what a user got today is alone with that user.
     wallets = await store.lock_users({o.user_id for o in orders if o.user_id}, alone=bool(paid))
+    known = await store.recall([request.key for request in requests])
     batch = _Batch(
         daily_limit,
         wallets,
         await store.lock_items({mint_id for o in orders if (mint_id := _changed(o)) is not None}),
         await store.sent_today(paid),
-        await store.recall([request.key for request in requests]),
+        known,
+        await store.missing({answer for answer in known.values() if isinstance(answer, str)}),
         await store.ordered({o.mint_id for o in orders if o.mint_id is not None}),
     )
     answers = [batch.decide(request) for request in requests]
@@ -120,6 +122,7 @@ class _Batch:
         items: dict[str, OrderedItem],
         sent_today: dict[str, int],
         known: Mapping[Key, str | RequestIdReused],
+        called_off: Collection[str],
         ordered: dict[str, str],
     ) -> None:
         self._daily_limit = daily_limit
@@ -127,12 +130,14 @@ class _Batch:
         self._items = items
         self._sent_today = sent_today
         self._known = known
+        self._called_off = called_off
         self._ordered = ordered
         self.admitted: dict[tuple[str, str], Admission] = {}
 
     def decide(self, request: Request) -> str | MeshError:
         key, order = request.key, request.order
-        if (answer := self._known.get(key)) is not None:
+        answer = self._known.get(key)
+        if answer is not None and answer not in self._called_off:
             return answer
         if (earlier := self.admitted.get((key.scope, key.request_id))) is not None:
             same = earlier.key == key
@@ -143,6 +148,8 @@ class _Batch:
             admission = self._admit(key, order)
         except MeshError as refusal:
             return refusal
+        if isinstance(answer, str):
+            admission = replace(admission, operation_id=answer, state=State.CANCELLED)
         self.admitted[key.scope, key.request_id] = admission
         if order.mint_id is not None:
             self._ordered[order.mint_id] = admission.operation_id

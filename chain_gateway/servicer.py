@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from chain_gateway import convert
 from chain_gateway.burning import find_burn
+from chain_gateway.cancelling import cancel
 from chain_gateway.items import Collections
 from chain_gateway.operations import Operation, Order
 from chain_gateway.orders import OrderDesk, Request, read_operation
@@ -33,6 +34,7 @@ OrderMessage = TypeVar("OrderMessage", bound=Message)
 
 # Each is an account read with its proof.
 _MOST_ITEMS = 200
+_ORDERING_METHODS = ("SubmitMint", "SubmitTransfer", "UpdateItemContent", "RevokeItem")
 
 
 class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
@@ -91,6 +93,21 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
         key = _key("RevokeItem", request)
         taken = await self._take(Request(key, convert.revocation(request)))
         return minting_pb2.RevokeItemResponse(operation=taken)
+
+    async def CancelOperation(
+        self, request: minting_pb2.CancelOperationRequest, context: Context
+    ) -> minting_pb2.CancelOperationResponse:
+        """Calls an operation off that came or will come under a request id of this caller."""
+        named = [
+            idempotency.Key(
+                f"{caller()}:{method}", request.operation_request_id, idempotency.ANY_INPUT
+            )
+            for method in _ORDERING_METHODS
+        ]
+        found = await cancel(self._database, _key("CancelOperation", request), named)
+        return minting_pb2.CancelOperationResponse(
+            operation=None if found is None else convert.operation(found)
+        )
 
     async def GetOperation(
         self, request: minting_pb2.GetOperationRequest, context: Context
@@ -214,6 +231,13 @@ class WalletLinkServicer(wallets_pb2_grpc.WalletLinkServiceServicer):
         return wallets_pb2.LinkWalletResponse(
             wallet=convert.wallet(link), released_operations=link.released
         )
+
+    async def UnlinkWallet(
+        self, request: wallets_pb2.UnlinkWalletRequest, context: Context
+    ) -> wallets_pb2.UnlinkWalletResponse:
+        """Forgets a user's wallet."""
+        parked = await self._links.unlink(_key("UnlinkWallet", request), request.user_id)
+        return wallets_pb2.UnlinkWalletResponse(parked_operations=parked)
 
     async def GetLinkedWallet(
         self, request: wallets_pb2.GetLinkedWalletRequest, context: Context

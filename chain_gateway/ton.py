@@ -46,7 +46,7 @@ _HISTORY_PAGE = 16
 _log = logger("gateway.ton")
 
 # pytoniq tells of every request, and warns of every get method.
-for _name in ("LiteClient", "LiteBalancer", "sync"):
+for _name in ("_Peer", "LiteBalancer", "sync"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from chain_gateway import blocks, delivery
 from chain_gateway.delivery import Facts, Message, Timing, Verdict
 from chain_gateway.effects import Refusal, Sighting
+from chain_gateway.operations import FailureReason
 from chain_gateway.settling import Settler, write_outcome
 from chain_gateway.store.lease import Lease
 from chain_gateway.store.progress import ProgressStore
@@ -27,11 +28,14 @@ _log = logger("gateway.tracker")
 class View:
     """What there is to know at a head before sending: the wallet's balance, in nanoton, and the ids
     of messages that it has not run yet.
+
+    `index_taken` says that another minter was seen in our collections.
     """
 
     head: Block
     balance: int
     to_send: list[int]
+    index_taken: bool
 
 
 @dataclass(slots=True)
@@ -114,7 +118,8 @@ class Tracker:
         await self._database.run(write)
         self._tips = None if finality.gone else seen.tips
         self._followed_to = head.seqno
-        return View(head, account.balance, _ids(verdicts[Verdict.SEND]))
+        index_taken = FailureReason.INDEX_TAKEN in outcome.failed
+        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), index_taken)
 
     async def _look(
         self, head: Block, known: frozenset[bytes] | None, messages: list[Message]

@@ -13,7 +13,10 @@ _ACTIVE = 0b10
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on its way; an external one comes from nobody. `value` is in nanoton."""
+    """A message; an external one comes from nobody, and one not yet sent has nobody's name on it.
+
+    `value` is in nanoton.
+    """
 
     source: str | None
     to: str | None
@@ -85,7 +88,7 @@ def read_message(cell: Cell) -> Message:
 def _message(found: Any) -> Message:
     info, internal = found.info, found.is_internal
     return Message(
-        source=raw(info.src) if internal else None,
+        source=raw(info.src) if internal and info.src is not None else None,
         to=None if found.is_external_out else raw(info.dest),
         value=info.value_coins if internal else 0,
         created_lt=info.created_lt if internal else 0,

@@ -68,7 +68,7 @@ SELECT k.mint_id, greatest(
 _INSERT = (
     f"INSERT INTO operations ({', '.join(NEW_COLUMNS)})"
     f" SELECT * FROM unnest({', '.join(f'%s::{type_}[]' for type_ in NEW_COLUMNS.values())})"
-    " ON CONFLICT (mint_id) DO NOTHING"
+    " ON CONFLICT DO NOTHING"
 )
 
 _STANDINGS = sql.SQL("SELECT {} FROM operations WHERE operation_id = ANY (%s::uuid[])").format(
@@ -147,6 +147,15 @@ class OrderStore:
             for key, answer in seen.items()
         }
 
+    async def missing(self, operation_ids: Collection[str]) -> set[str]:
+        """Those that are no operations: an order that was called off before it came has one."""
+        if not operation_ids:
+            return set()
+        found = await self._connection.scalars(
+            select(operations.c.operation_id).where(operations.c.operation_id.in_(operation_ids))
+        )
+        return set(operation_ids) - set(found)
+
     async def ordered(self, mint_ids: Collection[str]) -> dict[str, str]:
         """The operation id of each mint id that was ordered before."""
         found = await self._connection.execute(
@@ -157,7 +166,7 @@ class OrderStore:
         return {row.mint_id: row.operation_id for row in found}
 
     async def admit(self, admissions: Sequence[Admission]) -> None:
-        """Stores operations and their keys; raises `RetryTransaction` when a rival was faster."""
+        """Stores operations and new keys; raises `RetryTransaction` when a rival was faster."""
         if not admissions:
             return
         rows = [new_row(admission) for admission in admissions]
@@ -165,7 +174,11 @@ class OrderStore:
             await cursor.execute(_INSERT, [[row.get(name) for row in rows] for name in NEW_COLUMNS])
             if cursor.rowcount != len(admissions):
                 raise RetryTransaction
-        answers = [(admission.key, admission.operation_id.encode()) for admission in admissions]
+        answers = [
+            (admission.key, admission.operation_id.encode())
+            for admission in admissions
+            if not admission.called_off
+        ]
         await idempotency.remember(self._connection, idempotency_keys, answers)
 
     async def operations(self, operation_ids: Sequence[str]) -> dict[str, Operation]:

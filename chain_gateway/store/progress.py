@@ -225,8 +225,13 @@ class ProgressStore:
     async def fail(self, operation_ids: Sequence[str], reason: str, *, retryable: bool) -> None:
         """These will never come true: FAILED, and with mints the changes that waited for them."""
         failed = await self._change(_FAIL, reason, retryable, list(operation_ids))
-        ids = [str(operation_id) for operation_id, _, kind in failed if kind == Kind.MINT]
-        await self._change(_FAIL_CHANGES, FailureReason.ITEM_NOT_MINTED, ids)
+        await self.fail_changes(failed)
+
+    async def fail_changes(self, ended: Sequence[tuple[Any, ...]]) -> None:
+        """What waits for the items of these mints, (operation id, version, kind): FAILED."""
+        ids = [str(operation_id) for operation_id, _, kind in ended if kind == Kind.MINT]
+        if ids:
+            await self._change(_FAIL_CHANGES, FailureReason.ITEM_NOT_MINTED, ids)
 
     async def close(self, message_ids: Collection[int]) -> None:
         """Closes those of these messages, and of all that have run, that nothing waits for."""

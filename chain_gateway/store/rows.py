@@ -81,6 +81,11 @@ class Admission:
     item: OrderedItem | None = None
     failure_reason: str = ""
 
+    @property
+    def called_off(self) -> bool:
+        """Whether it was called off before it came: then its key is remembered already."""
+        return self.state is State.CANCELLED
+
 
 def new_row(admission: Admission) -> dict[str, Any]:
     """The columns that an admission sets; those left out are null."""

@@ -15,20 +15,21 @@ from chain_gateway.store import reports
 from chain_gateway.store.rows import placement, stored_task
 from mesh.db import Connection, driver
 
-# Sharing the users' rows, as orders do: a wallet being linked at this moment is either seen or
-# waits, and so would one being unlinked. What a contract turned down waits longer each time.
+# Sharing the users' rows, as orders do, so that no wallet changes meanwhile. Users whose wallet is
+# being changed at this moment are left for the next time: whoever changes it waits for the
+# operations that are locked here. What a contract turned down waits longer each time.
 _WAITING = """
 WITH due AS MATERIALIZED (
     SELECT * FROM operations
     WHERE message_id IS NULL AND state IN (1, 3) AND (kind < 3 OR item_address IS NOT NULL)
         AND (kind <> 2 OR amount <= %s)
-        AND (refusals = 0 OR update_time + make_interval(secs => 5 << least(refusals, 9)) <= now())
+        AND (refusals = 0 OR update_time + make_interval(secs => 1 << least(refusals, 12)) <= now())
     ORDER BY operation_id LIMIT %s FOR UPDATE SKIP LOCKED
 )
 SELECT due.*, coalesce(owner_address, users.wallet_address) AS recipient
 FROM due JOIN users USING (user_id)
 WHERE owner_address IS NOT NULL OR users.wallet_address IS NOT NULL
-ORDER BY operation_id FOR SHARE OF users
+ORDER BY operation_id FOR SHARE OF users SKIP LOCKED
 """
 
 _LOCK_INDICES = """
