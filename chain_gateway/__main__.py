@@ -4,8 +4,10 @@
 and the collections, `… doctor` says what keeps it from minting; none of them needs a database.
 """
 
+import logging
 import sys
 
+import structlog
 from go2asia.gateway.v1 import (
     chain_pb2,
     chain_pb2_grpc,
@@ -76,6 +78,8 @@ async def setup() -> None:
 
 async def doctor() -> None:
     """Says what is well and what is not; ends with 1 if there is a problem."""
+    # What it finds is said in its own words.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     verdicts = []
     async for finding in examine():
         print(finding, flush=True)

@@ -12,6 +12,9 @@ from chain_gateway.items import ITEM_CODE_HASHES, Collection
 from chain_gateway.operations import Standard
 from chain_gateway.ton import Account, Block, Chain, GetMethodFailed
 
+# Contracts of people live there; the masterchain is for validators.
+_WORKCHAIN = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -44,10 +47,7 @@ async def read_item(chain: Chain, address: str, at: Block) -> Item:
 
     Raises `InvalidAddress`, `ItemNotFound` or `ChainUnavailable`.
     """
-    try:
-        raw = cells.raw(cells.parse(address))
-    except ValueError:
-        raise InvalidAddress(address, "item_address") from None
+    raw = _checked(chain, address)
     account = await chain.account(raw, at)
     if account.code_hash in ITEM_CODE_HASHES:
         return _own(raw, account, at)
@@ -77,6 +77,17 @@ async def read_page(
         for address, index in places.items()
     ]
     return ItemPage(found, first + size < end)
+
+
+def _checked(chain: Chain, address: str) -> str:
+    """The raw form of an address where an item can be on this network."""
+    try:
+        parsed = cells.parse(address)
+    except ValueError:
+        raise InvalidAddress(address, "item_address") from None
+    if parsed.wc != _WORKCHAIN or (parsed.is_test_only and chain.is_mainnet):
+        raise InvalidAddress(address, "item_address")
+    return cells.raw(parsed)
 
 
 def _own(address: str, account: Account, at: Block) -> Item:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 MASTERCHAIN, MASTER_SHARD = -1, -(2**63)
 
+_MAINNET_ZERO_STATE = "F6OpKZKqvqeFp6CQmFomXNMfMj2EnaUSOXN+Mh+wVWk="
+
 # Below the ten seconds after which pytoniq gives a request up.
 _WAIT_BLOCK_SECONDS = 8.0
 _FROZEN_SECONDS = 20.0
@@ -148,6 +150,12 @@ class Chain:
             # More than once: pytoniq swallows a cancellation that meets it closing a connection.
             self._following.cancel()
             await asyncio.wait({self._following}, timeout=_CLOSE_SECONDS)
+
+    @property
+    def is_mainnet(self) -> bool:
+        """Whether this is the network where addresses marked as of a test network mean nothing."""
+        zero_state = self._config.get("validator", {}).get("zero_state", {})
+        return bool(zero_state.get("root_hash") == _MAINNET_ZERO_STATE)
 
     @property
     def head(self) -> Block:
