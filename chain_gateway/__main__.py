@@ -1,7 +1,7 @@
 """Starts the Chain Gateway: `python -m chain_gateway`, configured by GATEWAY_* variables.
 
-`python -m chain_gateway address` prints the minting wallet's address, `… setup` deploys the wallet
-and the collections; neither needs a database.
+`python -m chain_gateway address` prints the minting wallets' addresses, `… setup` deploys the
+wallets and the collections; neither needs a database.
 """
 
 import sys
@@ -15,8 +15,9 @@ from go2asia.gateway.v1 import (
     wallets_pb2_grpc,
 )
 
-from chain_gateway.composition import Gateway, minting_wallet
+from chain_gateway.composition import Gateway, further_wallets, minting_wallet
 from chain_gateway.config import ChainSettings, GatewaySettings
+from chain_gateway.convert import Household
 from chain_gateway.servicer import ChainServicer, MintingServicer, WalletLinkServicer
 from chain_gateway.setup import set_up
 from chain_gateway.ton import Chain
@@ -35,7 +36,14 @@ async def main() -> None:
     async with Gateway(settings) as gateway:
         minting = MintingServicer(gateway.desk, gateway.database)
         chain = ChainServicer(
-            gateway.chain, gateway.database, gateway.wallet.address, gateway.collections
+            gateway.chain,
+            gateway.database,
+            Household(
+                [wallet.address for wallet in gateway.wallets],
+                gateway.collections,
+                settings.reserve,
+                settings.dry_run,
+            ),
         )
         links = WalletLinkServicer(gateway.links)
         await serve(
@@ -65,8 +73,9 @@ async def setup() -> None:
     """Deploys what is not there yet."""
     settings = ChainSettings()
     wallet, collections = minting_wallet(settings)
+    minters = further_wallets(settings)
     async with Chain(settings.network(), settings.ton_trust_level) as chain:
-        await set_up(chain, wallet, collections, print)
+        await set_up(chain, wallet, collections, print, minters=minters)
 
 
 def command(arguments: list[str]) -> None:
@@ -77,7 +86,9 @@ def command(arguments: list[str]) -> None:
         case ["setup"]:
             run(setup())
         case ["address"]:
-            print(minting_wallet(ChainSettings())[0].address)
+            settings = ChainSettings()
+            for wallet in (minting_wallet(settings)[0], *further_wallets(settings)):
+                print(wallet.address)
         case _:
             raise ConfigurationError("usage: python -m chain_gateway [address | setup]")
 

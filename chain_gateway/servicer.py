@@ -16,7 +16,6 @@ from google.protobuf.message import Message
 
 from chain_gateway import convert
 from chain_gateway.cancelling import cancel
-from chain_gateway.items import Collections
 from chain_gateway.operations import Operation, Order
 from chain_gateway.orders import OrderDesk, Request, read_operation
 from chain_gateway.ownership import WalletLinks
@@ -151,13 +150,10 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
 class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
     """Reads the chain and the Gateway's own state."""
 
-    def __init__(
-        self, chain: Chain, database: Database, wallet: str, collections: Collections
-    ) -> None:
+    def __init__(self, chain: Chain, database: Database, household: convert.Household) -> None:
         self._chain = chain
         self._database = database
-        self._wallet = wallet
-        self._collections = collections
+        self._household = household
 
     async def GetNftItem(
         self, request: chain_pb2.GetNftItemRequest, context: Context
@@ -171,8 +167,8 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
     ) -> chain_pb2.GetGatewayStatusResponse:
         """Tells how the Gateway fares; works without the chain."""
         async with self._database.transaction(read_only=True) as connection:
-            found = await OrderStore(connection).status(self._wallet)
-        return convert.status(found, self._collections)
+            found = await OrderStore(connection).status(self._household.wallets)
+        return convert.status(found, self._household)
 
 
 class WalletLinkServicer(wallets_pb2_grpc.WalletLinkServiceServicer):
