@@ -11,7 +11,7 @@ from chain_gateway.composition import Gateway
 from chain_gateway.operations import Content, Mint, Operation, Order, Standard, Task, Transfer
 from chain_gateway.orders import Request, read_operation
 from chain_gateway.store.links import LinkStore
-from chain_gateway.store.orders import OrderStore, Status
+from chain_gateway.store.orders import OrderStore, WalletStatus
 from chain_gateway.ton import Chain
 from mesh.idempotency import Key
 from tests.integration.gateway_stage import UserWallet
@@ -40,11 +40,12 @@ class Deafness:
         monkeypatch.setattr(Chain, "send", maybe)
 
 
-async def status_when(gateway: Gateway, condition: Callable[[Status], bool]) -> Status:
+async def status_when(gateway: Gateway, condition: Callable[[WalletStatus], bool]) -> WalletStatus:
     async with asyncio.timeout(20):
         while True:
             async with gateway.database.transaction() as connection:
-                status = await OrderStore(connection).status(gateway.wallet.address)
+                found = await OrderStore(connection).status([gateway.wallet.address])
+            [status] = found.wallets
             if condition(status):
                 return status
             await asyncio.sleep(0.1)

@@ -196,7 +196,8 @@ async def test_transfers_arrive_once_up_to_the_daily_limit(stage: Stage, callers
     assert {each.kind for each in done} == {minting_pb2.OPERATION_KIND_TRANSFER}
     assert await received_by(stage, wallet) == [(25 * MILLI_TON, "Chúc mừng")] * 4
     again = await pay(callers, ordered)
-    assert [result.operation for result in again] == done
+    assert [result.operation.operation_id for result in again] == [o.operation_id for o in done]
+    assert {result.operation.state for result in again} == {minting_pb2.OPERATION_STATE_FINALIZED}
 
 
 async def test_killed_amid_all_kinds_everything_happens_once(

@@ -65,7 +65,9 @@ def test_of_other_code_nothing_is_believed() -> None:
 
 
 def message(source: str | None, to: str, lt: int, value: int = 0, body: Cell = EMPTY) -> Message:
-    return Message(source, to, value, lt, False, body)
+    return Message(
+        source=source, to=to, value=value, fee=0, created_lt=lt, bounced=False, body=body
+    )
 
 
 def transaction(lt: int, incoming: Message, *outgoing: Message) -> Transaction:
@@ -113,7 +115,7 @@ def test_what_it_left_out_is_told_from_what_looks_the_same() -> None:
 
 def test_a_list_on_its_way_says_nothing_yet() -> None:
     ran = execution(history(0)[1:], WALLET.address, 3, 1_000)
-    assert ran == Execution(10, None)
+    assert ran == Execution(10, None, fees=0)
 
 
 def test_a_query_id_alone_means_nothing() -> None:
