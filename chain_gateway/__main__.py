@@ -1,7 +1,8 @@
 """Starts the Chain Gateway: `python -m chain_gateway`, configured by GATEWAY_* variables.
 
-`python -m chain_gateway address` prints the minting wallet's address, `… setup` deploys the wallet
-and the collections, `… doctor` says what keeps it from minting; none of them needs a database.
+`python -m chain_gateway address` prints the minting wallets' addresses, `… setup` deploys the
+wallets and the collections, `… doctor` says what keeps them from minting; none of these needs a
+database.
 """
 
 import logging
@@ -17,8 +18,9 @@ from go2asia.gateway.v1 import (
     wallets_pb2_grpc,
 )
 
-from chain_gateway.composition import Gateway, minting_wallet
+from chain_gateway.composition import Gateway, further_wallets, minting_wallet
 from chain_gateway.config import ChainSettings, GatewaySettings
+from chain_gateway.convert import Household
 from chain_gateway.doctor import Verdict, examine
 from chain_gateway.servicer import ChainServicer, MintingServicer, WalletLinkServicer
 from chain_gateway.setup import set_up
@@ -40,8 +42,12 @@ async def main() -> None:
         chain = ChainServicer(
             gateway.chain,
             gateway.database,
-            gateway.wallet.address,
-            gateway.collections,
+            Household(
+                [wallet.address for wallet in gateway.wallets],
+                gateway.collections,
+                settings.reserve,
+                settings.dry_run,
+            ),
             settings.finality_blocks,
         )
         links = WalletLinkServicer(gateway.links)
@@ -72,8 +78,9 @@ async def setup() -> None:
     """Deploys what is not there yet."""
     settings = ChainSettings()
     wallet, collections = minting_wallet(settings)
+    minters = further_wallets(settings)
     async with Chain(settings.network(), settings.ton_trust_level) as chain:
-        await set_up(chain, wallet, collections, print)
+        await set_up(chain, wallet, collections, print, minters=minters)
 
 
 async def doctor() -> None:
@@ -98,7 +105,9 @@ def command(arguments: list[str]) -> None:
         case ["doctor"]:
             run(doctor())
         case ["address"]:
-            print(minting_wallet(ChainSettings())[0].address)
+            settings = ChainSettings()
+            for wallet in (minting_wallet(settings)[0], *further_wallets(settings)):
+                print(wallet.address)
         case _:
             raise ConfigurationError("usage: python -m chain_gateway [address | setup | doctor]")
 

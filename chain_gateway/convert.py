@@ -1,5 +1,7 @@
 """Protobuf ⇄ domain; pure."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC
 
 from go2asia.gateway.v1 import chain_pb2, minting_pb2, wallets_pb2
@@ -7,7 +9,7 @@ from go2asia.nft.v1 import callbacks_pb2, nft_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chain_gateway.burning import Burn
-from chain_gateway.items import MINT_COST, Collections
+from chain_gateway.items import Collections, runway
 from chain_gateway.operations import (
     Content,
     Mint,
@@ -24,6 +26,19 @@ from chain_gateway.proof import Proof
 from chain_gateway.reading import Item
 from chain_gateway.store.links import Link
 from chain_gateway.store.orders import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Household:
+    """What the Gateway mints with: its wallets, the collections' owner first.
+
+    `reserve`, in nanoton, is what each wallet keeps.
+    """
+
+    wallets: Sequence[str]
+    collections: Collections
+    reserve: int
+    dry_run: bool
 
 
 def mint(message: minting_pb2.MintOrder) -> Order:
@@ -71,6 +86,8 @@ def operation(stored: Operation) -> minting_pb2.Operation:
         owner_address=standing.owner or "",
         failure_reason=standing.failure_reason,
         retryable=standing.retryable,
+        cost_nanoton=stored.cost,
+        wallet_address=stored.wallet or "",
     )
     match order.task:
         case Mint(content, standard):
@@ -165,25 +182,35 @@ def burn(found: Burn | None) -> chain_pb2.VerifyBurnResponse:
     )
 
 
-def status(found: Status, collections: Collections) -> chain_pb2.GetGatewayStatusResponse:
-    """How the Gateway fares."""
-    reason = found.paused_reason if found.led else "NO_SENDER"
+def status(found: Status, household: Household) -> chain_pb2.GetGatewayStatusResponse:
+    """How the Gateway fares; the first wallet stands for all where there is room for one."""
+    first, reserve = found.wallets[0], household.reserve
     message = chain_pb2.GetGatewayStatusResponse(
-        wallet_address=found.wallet_address,
-        wallet_balance_nanoton=found.balance,
-        gas_runway_mints=found.balance // MINT_COST,
-        collection_address=collections[Standard.NFT].address,
-        sbt_collection_address=collections[Standard.SBT].address,
-        masterchain_seqno=found.masterchain_seqno,
+        wallet_address=first.address,
+        wallet_balance_nanoton=first.balance,
+        gas_runway_mints=runway(first.balance, reserve),
+        collection_address=household.collections[Standard.NFT].address,
+        sbt_collection_address=household.collections[Standard.SBT].address,
+        masterchain_seqno=first.masterchain_seqno,
         operations={
             f"OPERATION_STATE_{state.name}": count for state, count in found.operations.items()
         },
         callbacks_waiting=found.callbacks_waiting,
-        paused=bool(reason),
-        paused_reason=reason,
+        paused=bool(first.paused_reason),
+        paused_reason=first.paused_reason,
+        wallets=[
+            chain_pb2.WalletStatus(
+                address=wallet.address,
+                balance_nanoton=wallet.balance,
+                gas_runway_mints=runway(wallet.balance, reserve),
+                paused_reason=wallet.paused_reason,
+            )
+            for wallet in found.wallets
+        ],
+        dry_run=household.dry_run,
     )
-    if found.masterchain_time is not None:
-        message.masterchain_time.CopyFrom(_timestamp(found.masterchain_time.timestamp()))
+    if first.masterchain_time is not None:
+        message.masterchain_time.CopyFrom(_timestamp(first.masterchain_time.timestamp()))
     return message
 
 

@@ -30,11 +30,13 @@ class Parcel(NamedTuple):
 class Execution:
     """How far a message has come, as of the wallet's transaction with this `lt`.
 
-    `sent` is None while the list is on its way.
+    `sent` is None while the list is on its way. `fees` are all that the wallet paid for it, in
+    nanoton, beside the values of what it sent.
     """
 
     lt: int
     sent: Counter[Parcel] | None
+    fees: int
 
 
 def execution(
@@ -81,16 +83,37 @@ def carried(boc: bytes) -> list[Parcel]:
     return parcels[::-1]
 
 
+def shares(execution: Execution, carried: Sequence[Parcel]) -> list[tuple[int, int]]:
+    """For each parcel its share of the fees, and its value if it went out, in nanoton.
+
+    All share the fees alike, to the nanoton. Only for executions whose list has arrived.
+    """
+    if not carried:
+        return []
+    fee, rest = divmod(execution.fees, len(carried))
+    return [
+        (fee + (number < rest), 0 if reason else parcel.value)
+        for number, (parcel, reason) in enumerate(
+            zip(carried, missing(execution, carried), strict=True)
+        )
+    ]
+
+
 def _arrival(history: Sequence[Transaction], wallet: str, ran: Transaction) -> Execution:
     lists = [message.created_lt for message in ran.outgoing if message.to == wallet]
     if not lists:
-        return Execution(ran.lt, Counter())
+        return Execution(ran.lt, Counter(), _fees(ran))
     for arrived in history:
         came = arrived.incoming
         if came is not None and came.source == wallet and came.created_lt == lists[0]:
             went = () if arrived.aborted else arrived.outgoing
-            return Execution(arrived.lt, Counter(map(_parcel, went)))
-    return Execution(ran.lt, None)
+            fees = _fees(ran) + _fees(arrived)
+            return Execution(arrived.lt, Counter(map(_parcel, went)), fees)
+    return Execution(ran.lt, None, _fees(ran))
+
+
+def _fees(transaction: Transaction) -> int:
+    return transaction.fees + sum(message.fee for message in transaction.outgoing)
 
 
 def _parcel(message: Message) -> Parcel:

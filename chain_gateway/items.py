@@ -1,12 +1,13 @@
 """Our collections and their items (`contracts/`): state-inits, addresses, messages, stored data."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
 from pytoniq_core.boc.builder import Builder
 from pytoniq_core.boc.cell import Cell
+from pytoniq_core.boc.hashmap.hashmap import HashMap
 from pytoniq_core.boc.slice import Slice
 from pytoniq_core.tlb.account import StateInit
 
@@ -26,8 +27,10 @@ ERRAND_AMOUNT = 20_000_000
 SENDING_FEE = 10_000_000
 MINT_COST = ITEM_AMOUNT + WORK + SENDING_FEE
 COLLECTION_VALUE = 100_000_000
+MANDATE_VALUE = 50_000_000
 
 OP_MINT = 1
+OP_SET_MINTERS = 5
 OP_EDIT_ITEM = 6
 OP_REVOKE_ITEM = 8
 OP_DEPLOY = 0x299A3E15
@@ -99,11 +102,6 @@ def read_mint_id(stored: Slice) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-def read_owner(data: Cell) -> str:
-    """Who owns our collection contract, from its data cell."""
-    return raw(read(data).load_address())
-
-
 def read_next_index(data: Cell) -> int:
     """The next index that our collection contract would give, from its data cell."""
     stored = read(data)
@@ -153,6 +151,35 @@ def _order(op: int, query_id: int, index: int, amount: int) -> Builder:
         .store_uint(index, 64)
         .store_coins(amount)
     )
+
+
+def may_mint(data: Cell, wallet: str) -> bool:
+    """Whether our collection with this data cell takes mints of a wallet: its owner or a minter."""
+    owner, minters = read_minters(data)
+    return wallet == owner or wallet in minters
+
+
+def read_minters(data: Cell) -> tuple[str, set[str]]:
+    """Owner and minters of our collection, from its data cell."""
+    stored = read(data)
+    owner = raw(stored.load_address())
+    stored.load_uint(64)
+    accounts = stored.load_dict(256, value_deserializer=lambda leaf: leaf) or {}
+    return owner, {f"0:{account:064x}" for account in accounts}
+
+
+def set_minters(collection: str, minters: Iterable[str]) -> Cell:
+    """The message of the owner after which these, and no others, may mint besides the owner."""
+    accounts = HashMap(256, value_serializer=lambda _, builder: builder)
+    for address in minters:
+        accounts.set(int(address.removeprefix("0:"), 16), None)
+    body = build().store_uint(OP_SET_MINTERS, 32).store_uint(0, 64).store_dict(accounts.serialize())
+    return internal(collection, MANDATE_VALUE, body.end_cell())
+
+
+def runway(balance: int, reserve: int) -> int:
+    """Mints that a balance pays for until only the reserve is left, both in nanoton."""
+    return max(0, balance - reserve) // MINT_COST
 
 
 class Collection:

@@ -223,10 +223,16 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation as stored."""
+    """One operation as stored.
+
+    `wallet` is the one that carries or carried it last. `cost`, in nanoton, is what left wallets
+    for it, the amount of a transfer aside; 0 until that is final.
+    """
 
     order: Order
     standing: Standing
     query_id: int | None
+    wallet: str | None
+    cost: int
     create_time: datetime
     update_time: datetime

@@ -9,7 +9,7 @@ from functools import partial
 
 from chain_gateway import packing, query_id
 from chain_gateway.delivery import promised
-from chain_gateway.items import MINT_COST, Collections
+from chain_gateway.items import Collections, runway
 from chain_gateway.store.lease import Lease
 from chain_gateway.store.sending import Outgoing, SendingStore
 from chain_gateway.ton import Block, Chain, MessageRefused
@@ -38,17 +38,23 @@ class Pause:
     NONE = ""
     CHAIN_LAGS = "CHAIN_LAGS"
     COLLECTION_MISSING = "COLLECTION_MISSING"
+    NOT_A_MINTER = "NOT_A_MINTER"
     LOW_BALANCE = "LOW_BALANCE"
     QUERY_IDS_EXHAUSTED = "QUERY_IDS_EXHAUSTED"
+    DRY_RUN = "DRY_RUN"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is sent at once; `reserve`, in nanoton, stays in the wallet."""
+    """How much is sent at once; `reserve`, in nanoton, stays in the wallet.
+
+    With `dry_run` nothing is sent at all: what waits is packed, measured and left as it is.
+    """
 
     batch_mints: int
     messages_in_flight: int
     reserve: int
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +84,15 @@ class Sender:
         self._limits = limits
         # Chain time at which this process last handed out each message.
         self._sent_at: dict[int, int] = {}
+        self._rehearsed = 0
+
+    def runway(self, balance: int) -> int:
+        """Mints that a balance still pays for."""
+        return runway(balance, self._limits.reserve)
 
     async def send_waiting(self, view: View) -> str:
         """Packs and sends until nothing waits or a limit is reached; gives the reason to pause."""
-        if view.balance - self._limits.reserve < MINT_COST:
+        if not self.runway(view.balance):
             return Pause.LOW_BALANCE
         while True:
             prepared = await self._database.run(partial(self._prepare, view=view))
@@ -92,7 +103,7 @@ class Sender:
             await self._send(prepared.message_id, prepared.boc, view.head)
 
     async def _prepare(self, connection: Connection, *, view: View) -> _Prepared | str | None:
-        """Persists the next message; None if there is none to make, or the reason to pause."""
+        """Persists the next message; else the reason to pause, or None if nothing can go now."""
         head = view.head
         sequence = await self._lease.hold(connection)
         store = SendingStore(connection)
@@ -103,7 +114,7 @@ class Sender:
         waiting = await store.waiting(self._limits.batch_mints, budget - packing.TRANSFER_FEE)
         affordable = packing.affordable(waiting, budget)
         if not affordable:
-            return None
+            return await self._short_of_money(store, view)
         if not await self._query_id_is_free(store, sequence, head):
             return Pause.QUERY_IDS_EXHAUSTED
         indices = await store.lock_next_indices(
@@ -113,6 +124,10 @@ class Sender:
         packed = await asyncio.to_thread(
             packing.pack, affordable, self._collections, indices, query
         )
+        _size.record(len(packed.operations))
+        if self._limits.dry_run:
+            self._say_dry_run(packed)
+            return Pause.DRY_RUN
         # The wallet refuses messages from the future, and its clock is the chain's.
         boc = await asyncio.to_thread(
             self._wallet.external, packed.actions, query=query, created_at=head.time
@@ -127,8 +142,20 @@ class Sender:
             packed=packed.operations,
         )
         message_id = await store.store_message(outgoing, packed.next_indices)
-        _size.record(len(packed.operations))
         return _Prepared(message_id, outgoing.boc)
+
+    async def _short_of_money(self, store: SendingStore, view: View) -> str | None:
+        """LOW_BALANCE if something waits that the wallet could not pay even if it were left alone.
+
+        What is on its way has its share of the balance for a few seconds only.
+        """
+        alone = view.balance - self._limits.reserve - packing.TRANSFER_FEE
+        return Pause.LOW_BALANCE if await store.any_dearer(alone) else None
+
+    def _say_dry_run(self, packed: packing.Packing) -> None:
+        if packed.value != self._rehearsed:
+            _log.info("sending.dry_run", operations=len(packed.operations), nanoton=packed.value)
+        self._rehearsed = packed.value
 
     async def _query_id_is_free(self, store: SendingStore, sequence: int, head: Block) -> bool:
         if sequence < query_id.CAPACITY:
@@ -138,6 +165,8 @@ class Sender:
 
     async def send_again(self, view: View) -> None:
         """Hands out again what the wallet has not run; the chain takes each message once."""
+        if self._limits.dry_run:
+            return
         self._sent_at = {
             message_id: time
             for message_id, time in self._sent_at.items()

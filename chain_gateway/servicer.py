@@ -17,7 +17,6 @@ from google.protobuf.message import Message
 from chain_gateway import convert
 from chain_gateway.burning import find_burn
 from chain_gateway.cancelling import cancel
-from chain_gateway.items import Collections
 from chain_gateway.operations import Operation, Order
 from chain_gateway.orders import OrderDesk, Request, read_operation
 from chain_gateway.ownership import WalletLinks
@@ -158,14 +157,12 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
         self,
         chain: Chain,
         database: Database,
-        wallet: str,
-        collections: Collections,
+        household: convert.Household,
         finality_blocks: int,
     ) -> None:
         self._chain = chain
         self._database = database
-        self._wallet = wallet
-        self._collections = collections
+        self._household = household
         self._finality_blocks = finality_blocks
 
     async def GetNftItem(
@@ -179,7 +176,7 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
         self, request: chain_pb2.ListCollectionItemsRequest, context: Context
     ) -> chain_pb2.ListCollectionItemsResponse:
         """Lists items, by index."""
-        collection = self._collections[convert.item_standard(request.standard)]
+        collection = self._household.collections[convert.item_standard(request.standard)]
         page = pagination.open_page(request, cap=_MOST_ITEMS)
         first = int(page.after[0]) + 1 if page.after else 0
         found = await read_page(self._chain, collection, first, page.size, self._chain.head)
@@ -200,8 +197,8 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
     ) -> chain_pb2.GetGatewayStatusResponse:
         """Tells how the Gateway fares; works without the chain."""
         async with self._database.transaction(read_only=True) as connection:
-            found = await OrderStore(connection).status(self._wallet)
-        return convert.status(found, self._collections)
+            found = await OrderStore(connection).status(self._household.wallets)
+        return convert.status(found, self._household)
 
 
 class WalletLinkServicer(wallets_pb2_grpc.WalletLinkServiceServicer):

@@ -103,7 +103,7 @@ class Settler:
         if not message_ids:
             return []
         async with self._database.transaction(read_only=True) as connection:
-            return await ProgressStore(connection).in_flight(message_ids)
+            return await ProgressStore(connection, self._wallet).in_flight(message_ids)
 
     async def _effects(self, awaited: Sequence[Awaited], at: Block) -> list[tuple[Awaited, Effect]]:
         found: list[tuple[Awaited, Effect]] = []
@@ -129,7 +129,9 @@ class Settler:
             _log.error("settling.history_unread", since=since, error=error.message)
             return {}
         async with self._database.transaction(read_only=True) as connection:
-            contents = await ProgressStore(connection).carried([m.message_id for m in messages])
+            contents = await ProgressStore(connection, self._wallet).carried(
+                [m.message_id for m in messages]
+            )
         words: dict[str, _Word] = {}
         for message in messages:
             boc, operation_ids = contents[message.message_id]

@@ -93,9 +93,12 @@ messages = Table(
     Column("operation_ids", ARRAY(Uuid(as_uuid=False)), nullable=False),
     Column("phase", SmallInteger, nullable=False),
     Column("processed_at", BigInteger),
+    # What left the wallet for it; null until that is final.
+    Column("cost", BigInteger),
     Column("create_time", Moment, nullable=False, server_default=text("now()")),
     UniqueConstraint("wallet_address", "sequence"),
     Index("messages_open", "message_id", postgresql_where=text("phase < 3")),
+    Index("messages_to_account", "message_id", postgresql_where=text("phase = 3 AND cost IS NULL")),
 )
 
 operations = Table(
@@ -120,6 +123,7 @@ operations = Table(
     Column("item_address", Text),
     Column("owner_address", Text),
     Column("message_id", BigInteger, ForeignKey(messages.c.message_id)),
+    Column("wallet_address", Text, ForeignKey(wallets.c.address)),
     Column("query_id", Integer),
     Column("seen_seqno", BigInteger),
     Column("seen_root_hash", LargeBinary),
@@ -127,6 +131,7 @@ operations = Table(
     Column("retryable", Boolean, nullable=False, server_default=text("false")),
     # How often a contract turned it down; it is tried again later and with more gas each time.
     Column("refusals", SmallInteger, nullable=False, server_default=text("0")),
+    Column("cost", BigInteger, nullable=False, server_default=text("0")),
     Column("create_time", Moment, nullable=False, server_default=text("now()")),
     Column("update_time", Moment, nullable=False, server_default=text("now()")),
     UniqueConstraint("mint_id"),

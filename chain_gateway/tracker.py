@@ -35,6 +35,7 @@ class View:
     head: Block
     balance: int
     to_send: list[int]
+    final: Block | None
     index_taken: bool
 
 
@@ -104,7 +105,7 @@ class Tracker:
 
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
-            store = ProgressStore(connection)
+            store = ProgressStore(connection, self._lease.wallet)
             await _write_seen(store, seen, head)
             if verdicts[Verdict.PROCESSED]:
                 await store.processed(_ids(verdicts[Verdict.PROCESSED]), head.time)
@@ -119,7 +120,7 @@ class Tracker:
         self._tips = None if finality.gone else seen.tips
         self._followed_to = head.seqno
         index_taken = FailureReason.INDEX_TAKEN in outcome.failed
-        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), index_taken)
+        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), final, index_taken)
 
     async def _look(
         self, head: Block, known: frozenset[bytes] | None, messages: list[Message]
@@ -154,7 +155,7 @@ class Tracker:
         if final is None:
             return finality
         async with self._database.transaction(read_only=True) as connection:
-            seen = await ProgressStore(connection).not_final(final.seqno)
+            seen = await ProgressStore(connection, self._lease.wallet).not_final(final.seqno)
         for seqno, root_hash in seen:
             there = final if seqno == final.seqno else await self._chain.block_at(seqno)
             same = there.root_hash == root_hash

@@ -15,12 +15,14 @@ _ACTIVE = 0b10
 class Message:
     """A message; an external one comes from nobody, and one not yet sent has nobody's name on it.
 
-    `value` is in nanoton.
+    `value` and `fee` are in nanoton; `fee` is what its sender paid for forwarding and its own
+    transaction's fees do not hold.
     """
 
     source: str | None
     to: str | None
     value: int
+    fee: int
     created_lt: int
     bounced: bool
     body: Cell
@@ -91,6 +93,7 @@ def _message(found: Any) -> Message:
         source=raw(info.src) if internal and info.src is not None else None,
         to=None if found.is_external_out else raw(info.dest),
         value=info.value_coins if internal else 0,
+        fee=info.fwd_fee + info.ihr_fee if internal else 0,
         created_lt=info.created_lt if internal else 0,
         bounced=internal and info.bounced,
         body=found.body,

@@ -6,8 +6,7 @@ from sqlalchemy import select, text
 
 from chain_gateway.errors import OperationAlreadySent
 from chain_gateway.operations import State
-from chain_gateway.store import reports
-from chain_gateway.store.progress import ProgressStore
+from chain_gateway.store import changes, reports
 from chain_gateway.tables import operations
 from mesh.db import Connection
 
@@ -45,4 +44,4 @@ class CancellationStore:
         )
         changed = [(operation_id, version, kind) for operation_id, version, kind in cancelled]
         await reports.enqueue(self._connection, changed)
-        await ProgressStore(self._connection).fail_changes(changed)
+        await changes.fail(self._connection, changed)

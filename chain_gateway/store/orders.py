@@ -76,16 +76,26 @@ _STANDINGS = sql.SQL("SELECT {} FROM operations WHERE operation_id = ANY (%s::uu
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How the Gateway fares, as its leader last wrote it down; `led` is False without a leader."""
+NO_SENDER = "NO_SENDER"
+"""Why a wallet does not send that no process leads at this moment."""
 
-    wallet_address: str
+
+@dataclass(frozen=True, slots=True)
+class WalletStatus:
+    """How a wallet fares, as its leader last wrote it down."""
+
+    address: str
     balance: int
     masterchain_seqno: int
     masterchain_time: datetime | None
     paused_reason: str
-    led: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the Gateway fares."""
+
+    wallets: Sequence[WalletStatus]
     operations: Mapping[State, int]
     callbacks_waiting: int
 
@@ -203,13 +213,13 @@ class OrderStore:
             statement = statement.where(operations.c.operation_id > after)
         return [operation(row) for row in (await self._connection.execute(statement)).mappings()]
 
-    async def status(self, wallet_address: str) -> Status:
-        """How the Gateway fares."""
+    async def status(self, addresses: Sequence[str]) -> Status:
+        """How the Gateway fares with these wallets."""
         led = func.coalesce(wallets.c.lease_expire_time > func.now(), False).label("led")
         found = await self._connection.execute(
-            select(wallets, led).where(wallets.c.address == wallet_address)
+            select(wallets, led).where(wallets.c.address.in_(addresses))
         )
-        row: dict[str, Any] = dict(found.mappings().one_or_none() or {})
+        known = {row["address"]: row for row in found.mappings()}
         states = await self._connection.execute(
             select(operations.c.state, func.count()).group_by(operations.c.state)
         )
@@ -217,12 +227,17 @@ class OrderStore:
             select(func.count()).select_from(callbacks).where(callbacks.c.dead_reason.is_(None))
         )
         return Status(
-            wallet_address,
-            row.get("balance", 0),
-            row.get("masterchain_seqno", 0),
-            row.get("masterchain_time"),
-            row.get("paused_reason", ""),
-            row.get("led", False),
+            [_wallet_status(address, known.get(address, {})) for address in addresses],
             {State(state): count for state, count in states},
             waiting or 0,
         )
+
+
+def _wallet_status(address: str, row: Mapping[Any, Any]) -> WalletStatus:
+    return WalletStatus(
+        address,
+        row.get("balance", 0),
+        row.get("masterchain_seqno", 0),
+        row.get("masterchain_time"),
+        row.get("paused_reason", "") if row.get("led", False) else NO_SENDER,
+    )

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import text
 
 from chain_gateway.effects import Awaited, Refusal, Sighting
-from chain_gateway.operations import FailureReason, Kind
-from chain_gateway.store import reports
+from chain_gateway.operations import Kind
+from chain_gateway.store import changes, reports
 from mesh.db import Connection, driver
 
 _REPORT = text("""
@@ -53,7 +53,8 @@ UPDATE operations AS o SET state = 5, version = version + 1, update_time = now()
     seen_seqno = %s, seen_root_hash = %s, failure_reason = ''
 FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::boolean[])
     AS k (item_address, mint_id, item_version, revoked)
-WHERE o.item_address = k.item_address AND o.state IN (3, 4) AND CASE o.kind
+WHERE o.item_address = k.item_address AND o.wallet_address = %s AND o.state IN (3, 4)
+    AND CASE o.kind
     WHEN 1 THEN o.mint_id = k.mint_id
     WHEN 3 THEN o.item_version <= k.item_version
     WHEN 4 THEN k.revoked ELSE false END
@@ -66,26 +67,9 @@ UPDATE operations SET state = 5, version = version + 1, update_time = now(),
 WHERE operation_id = ANY (%s::uuid[]) AND state IN (3, 4) {_CHANGED}
 """
 
-# By a statement of its own, after mints were seen: so it sees the changes that were ordered while
-# their mint's row was awaited.
-_PLACE_CHANGES = """
-UPDATE operations AS c SET collection_address = m.collection_address,
-    item_index = m.item_index, item_address = m.item_address, owner_address = m.owner_address
-FROM operations AS m
-WHERE m.operation_id = ANY (%s::uuid[]) AND m.kind = 1 AND c.item_mint_id = m.mint_id
-    AND c.kind >= 3 AND c.state = 1 AND c.item_address IS NULL
-"""
-
-_FAIL_CHANGES = f"""
-UPDATE operations SET state = 7, version = version + 1, update_time = now(), failure_reason = %s
-WHERE kind >= 3 AND state = 1 AND item_mint_id IN (
-    SELECT mint_id FROM operations WHERE operation_id = ANY (%s::uuid[]) AND kind = 1
-) {_CHANGED}
-"""
-
 _FINALIZED = f"""
 UPDATE operations SET state = 6, version = version + 1, update_time = now()
-WHERE state = 5 AND seen_seqno = %s AND seen_root_hash = %s {_CHANGED}
+WHERE state = 5 AND seen_seqno = %s AND seen_root_hash = %s AND wallet_address = %s {_CHANGED}
 """
 
 # Their messages are looked at again, as if they had just run.
@@ -93,7 +77,7 @@ _ROLLED_BACK = """
 WITH o AS (
     UPDATE operations SET state = 3, version = version + 1, update_time = now(),
         seen_seqno = NULL, seen_root_hash = NULL
-    WHERE state = 5 AND seen_seqno = %s AND seen_root_hash = %s
+    WHERE state = 5 AND seen_seqno = %s AND seen_root_hash = %s AND wallet_address = %s
     RETURNING operation_id, version, kind, message_id
 ), m AS (
     UPDATE messages SET phase = 2, processed_at = %s
@@ -114,7 +98,8 @@ UPDATE operations AS o SET state = 3, version = version + 1, update_time = now()
 FROM unnest(%s::text[], %s::bigint[], %s::smallint[], %s::bigint[], %s::text[])
     AS k (collection_address, item_index, kind, query_id, reason)
 WHERE o.collection_address = k.collection_address AND o.item_index = k.item_index
-    AND o.kind = k.kind AND o.query_id = k.query_id AND o.state IN (3, 4)
+    AND o.kind = k.kind AND o.query_id = k.query_id AND o.wallet_address = %s
+    AND o.state IN (3, 4)
     AND o.message_id IS NOT NULL
 RETURNING o.operation_id, o.version, o.kind
 """
@@ -128,7 +113,7 @@ WHERE operation_id = ANY (%s::uuid[]) AND state IN (3, 4) {_CHANGED}
 _CLOSE = """
 UPDATE messages AS m SET phase = 3 WHERE (phase = 2 OR message_id = ANY (%s)) AND NOT EXISTS (
     SELECT FROM operations AS o WHERE o.message_id = m.message_id AND o.state IN (3, 4)
-) AND phase < 3
+) AND phase < 3 AND wallet_address = %s
 """
 
 _IN_FLIGHT = """
@@ -139,26 +124,30 @@ FROM operations AS o WHERE o.state IN (3, 4) AND o.message_id = ANY (%s) ORDER B
 _CARRIED = "SELECT message_id, boc, operation_ids FROM messages WHERE message_id = ANY (%s)"
 
 _NOT_FINAL = """
-SELECT DISTINCT seen_seqno, seen_root_hash FROM operations WHERE state = 5 AND seen_seqno <= %s
+SELECT DISTINCT seen_seqno, seen_root_hash FROM operations
+WHERE state = 5 AND seen_seqno <= %s AND wallet_address = %s
 """
 
 
 class ProgressStore:
-    """Progress of messages and operations; each change of an operation also asks for a report."""
+    """Progress of one wallet's messages and of the operations that they carry.
 
-    def __init__(self, connection: Connection) -> None:
+    Each change of an operation also asks for a report.
+    """
+
+    def __init__(self, connection: Connection, wallet: str) -> None:
         self._connection = connection
+        self._wallet = wallet
 
-    async def report(
-        self, wallet: str, *, balance: int, seqno: int, time: int, paused_reason: str
-    ) -> None:
+    async def report(self, *, balance: int, seqno: int, time: int, paused_reason: str) -> None:
         """Writes down how the Gateway fares."""
-        values = {"address": wallet, "balance": balance, "seqno": seqno, "time": time}
+        values = {"address": self._wallet, "balance": balance, "seqno": seqno, "time": time}
         await self._connection.execute(_REPORT, {**values, "paused_reason": paused_reason})
 
-    async def pause(self, wallet: str, paused_reason: str) -> None:
+    async def pause(self, paused_reason: str) -> None:
         """Writes down that sending is paused while the chain cannot be seen."""
-        await self._connection.execute(_PAUSE, {"address": wallet, "paused_reason": paused_reason})
+        values = {"address": self._wallet, "paused_reason": paused_reason}
+        await self._connection.execute(_PAUSE, values)
 
     async def seed_index(self, collection: str, next_index: int) -> None:
         """Starts the counter of indices at least where the chain is."""
@@ -198,14 +187,14 @@ class ProgressStore:
             [sighting.mint_id for sighting in found],
             [sighting.version for sighting in found],
             [sighting.revoked for sighting in found],
+            self._wallet,
         )
-        await self._place_changes(changed)
+        await changes.place(self._connection, changed)
 
     async def fulfilled(self, operation_ids: Sequence[str], seqno: int, root_hash: bytes) -> None:
         """These have come true, as seen at a block: → MINTED."""
-        await self._place_changes(
-            await self._change(_FULFILLED, seqno, root_hash, list(operation_ids))
-        )
+        changed = await self._change(_FULFILLED, seqno, root_hash, list(operation_ids))
+        await changes.place(self._connection, changed)
 
     async def requeue(self, operation_ids: Sequence[str], reason: str) -> None:
         """Their message came to nothing, by this reason: to be sent in a new one."""
@@ -220,41 +209,31 @@ class ProgressStore:
             [int(refusal.kind) for refusal in refusals],
             [refusal.query_id for refusal in refusals],
             [refusal.reason for refusal in refusals],
+            self._wallet,
         )
 
     async def fail(self, operation_ids: Sequence[str], reason: str, *, retryable: bool) -> None:
         """These will never come true: FAILED, and with mints the changes that waited for them."""
         failed = await self._change(_FAIL, reason, retryable, list(operation_ids))
-        await self.fail_changes(failed)
-
-    async def fail_changes(self, ended: Sequence[tuple[Any, ...]]) -> None:
-        """What waits for the items of these mints, (operation id, version, kind): FAILED."""
-        ids = [str(operation_id) for operation_id, _, kind in ended if kind == Kind.MINT]
-        if ids:
-            await self._change(_FAIL_CHANGES, FailureReason.ITEM_NOT_MINTED, ids)
+        await changes.fail(self._connection, failed)
 
     async def close(self, message_ids: Collection[int]) -> None:
         """Closes those of these messages, and of all that have run, that nothing waits for."""
         async with driver(self._connection).cursor(binary=True) as cursor:
-            await cursor.execute(_CLOSE, [list(message_ids)])
+            await cursor.execute(_CLOSE, [list(message_ids), self._wallet])
 
     async def not_final(self, seqno: int) -> list[tuple[int, bytes]]:
         """Blocks up to `seqno` at which MINTED operations were seen."""
-        return [(number, bytes(root)) for number, root in await self._rows(_NOT_FINAL, seqno)]
+        blocks = await self._rows(_NOT_FINAL, seqno, self._wallet)
+        return [(number, bytes(root)) for number, root in blocks]
 
     async def finalize(self, seqno: int, root_hash: bytes) -> None:
         """That block is beyond rollback: MINTED → FINALIZED."""
-        await self._change(_FINALIZED, seqno, root_hash)
+        await self._change(_FINALIZED, seqno, root_hash, self._wallet)
 
     async def roll_back(self, seqno: int, root_hash: bytes, time: int) -> None:
         """That block is no longer on the chain: MINTED → SUBMITTED, as of chain time `time`."""
-        await self._change(_ROLLED_BACK, seqno, root_hash, time)
-
-    async def _place_changes(self, changed: Sequence[tuple[Any, ...]]) -> None:
-        mints = [str(operation_id) for operation_id, _, kind in changed if kind == Kind.MINT]
-        if mints:
-            async with driver(self._connection).cursor(binary=True) as cursor:
-                await cursor.execute(_PLACE_CHANGES, [mints])
+        await self._change(_ROLLED_BACK, seqno, root_hash, self._wallet, time)
 
     async def _change(self, statement: Any, *parameters: Any) -> list[tuple[Any, ...]]:
         changed = await self._rows(statement, *parameters)

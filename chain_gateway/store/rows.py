@@ -161,6 +161,8 @@ def operation(row: Mapping[Any, Any]) -> Operation:
         order=Order(row["request_id"], row["mint_id"], row["user_id"], stored_task(row)),
         standing=standing(*(row[column] for column in STANDING_COLUMNS)),
         query_id=row["query_id"],
+        wallet=row["wallet_address"],
+        cost=row["cost"],
         create_time=row["create_time"],
         update_time=row["update_time"],
     )

@@ -32,6 +32,12 @@ WHERE owner_address IS NOT NULL OR users.wallet_address IS NOT NULL
 ORDER BY operation_id FOR SHARE OF users SKIP LOCKED
 """
 
+_ANY_DEARER = """
+SELECT EXISTS (
+    SELECT FROM operations WHERE message_id IS NULL AND state IN (1, 3) AND kind = 2 AND amount > %s
+)
+"""
+
 _LOCK_INDICES = """
 SELECT address, next_index FROM collections WHERE address = ANY (%s) ORDER BY address FOR UPDATE
 """
@@ -50,7 +56,7 @@ FROM unnest(%s::text[], %s::bigint[]) AS k (address, next_index) WHERE c.address
 
 _SUBMIT = """
 UPDATE operations AS o SET state = 3, version = version + 1, update_time = now(),
-    message_id = %s, query_id = %s, owner_address = k.owner_address,
+    message_id = %s, query_id = %s, wallet_address = %s, owner_address = k.owner_address,
     collection_address = k.collection_address, item_index = k.item_index,
     item_address = k.item_address
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[])
@@ -118,6 +124,11 @@ class SendingStore:
             await cursor.execute(_WAITING, [budget, limit])
             return [_waiting(row) for row in await cursor.fetchall()]
 
+    async def any_dearer(self, budget: int) -> bool:
+        """Whether a transfer of more than `budget` nanoton waits."""
+        [[there]] = await self._rows(_ANY_DEARER, budget)
+        return bool(there)
+
     async def lock_next_indices(self, collections: Sequence[str]) -> dict[str, int]:
         """The next index to give out in each collection."""
         return dict(await self._rows(_LOCK_INDICES, list(collections)))
@@ -139,7 +150,8 @@ class SendingStore:
             )
         changed = await self._rows(
             _SUBMIT,
-            *(message_id, outgoing.query_id, operation_ids, [each.owner for each in packed]),
+            *(message_id, outgoing.query_id, outgoing.wallet),
+            *(operation_ids, [each.owner for each in packed]),
             [place and place.collection for place in places],
             [place and place.index for place in places],
             [place and place.address for place in places],

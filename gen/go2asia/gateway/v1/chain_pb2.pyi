@@ -338,8 +338,9 @@ class GetGatewayStatusResponse(_message.Message):
     """True if sending is paused; `paused_reason` says why."""
     paused_reason: _builtins.str
     """An UPPER_SNAKE word: LOW_BALANCE (send TON to the wallet), CHAIN_LAGS (no lite-server answers, or
-    its head is too old), COLLECTION_MISSING (run setup), NO_SENDER (no Gateway leads the minting at
-    this moment), QUERY_IDS_EXHAUSTED (the wallet has not yet forgotten the oldest query id).
+    its head is too old), COLLECTION_MISSING (run setup), NOT_A_MINTER (the collections do not take
+    mints of this wallet: run setup), NO_SENDER (no Gateway leads the minting at this moment),
+    QUERY_IDS_EXHAUSTED (the wallet has not yet forgotten the oldest query id), DRY_RUN.
     """
     sbt_collection_address: _builtins.str
     """Collection of the soulbound items, raw form."""
