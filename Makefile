@@ -6,6 +6,7 @@ RULES ?= examples/rules.yaml
 BADGES ?= examples/badges.yaml
 TESTS ?= tests
 ENTRIES ?= 10000000
+ACCOUNTS ?= 100000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up status test lint format proto proto-check bench-ledger bench-connect bench-nft lock clean
+.PHONY: help setup demo up status test lint format proto proto-check bench-ledger bench-connect bench-nft bench-gateway lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,9 @@ bench-ledger: $(READY) ## measure the ledger (ENTRIES= older entries to load fir
 
 bench-connect: $(READY) ## measure Connect: rules, queue, the whole mesh (uses npm if there)
 	@python -m bench.connect
+
+bench-gateway: $(READY) ## measure minting and the devnet (ACCOUNTS= on the devnet)
+	@GRPC_ENABLE_FORK_SUPPORT=false python -m bench.gateway --accounts $(ACCOUNTS)
 
 bench-nft: $(READY) ## measure the NFT service: rewards, and the feed with a crowd of watchers
 	@GRPC_ENABLE_FORK_SUPPORT=false python -m bench.nft

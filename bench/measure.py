@@ -91,6 +91,10 @@ def show(figures: list[Figure]) -> None:
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} of {figure.baseline:,.0f}"
         print(
-            f"{figure.name:<32} {figure.value:>9,.0f} {figure.unit:<12} {ratio:<18} "
+            f"{figure.name:<32} {_short(figure.value):>9} {figure.unit:<12} {ratio:<18} "
             f"{figure.verdict}"
         )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

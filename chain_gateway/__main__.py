@@ -1,11 +1,14 @@
 """Starts the Chain Gateway: `python -m chain_gateway`, configured by GATEWAY_* variables.
 
-`python -m chain_gateway address` prints the minting wallet's address, `… setup` deploys the wallet
-and the collection; neither needs a database.
+`python -m chain_gateway address` prints the minting wallets' addresses, `… setup` deploys the
+wallets and the collections, `… doctor` says what keeps them from minting; none of these needs a
+database.
 """
 
+import logging
 import sys
 
+import structlog
 from go2asia.gateway.v1 import (
     chain_pb2,
     chain_pb2_grpc,
@@ -15,8 +18,10 @@ from go2asia.gateway.v1 import (
     wallets_pb2_grpc,
 )
 
-from chain_gateway.composition import Gateway, minting_wallet
+from chain_gateway.composition import Gateway, further_wallets, minting_wallet
 from chain_gateway.config import ChainSettings, GatewaySettings
+from chain_gateway.convert import Household
+from chain_gateway.doctor import Verdict, examine
 from chain_gateway.servicer import ChainServicer, MintingServicer, WalletLinkServicer
 from chain_gateway.setup import set_up
 from chain_gateway.ton import Chain
@@ -35,7 +40,15 @@ async def main() -> None:
     async with Gateway(settings) as gateway:
         minting = MintingServicer(gateway.desk, gateway.database)
         chain = ChainServicer(
-            gateway.chain, gateway.database, gateway.wallet.address, gateway.collection.address
+            gateway.chain,
+            gateway.database,
+            Household(
+                [wallet.address for wallet in gateway.wallets],
+                gateway.collections,
+                settings.reserve,
+                settings.dry_run,
+            ),
+            settings.finality_blocks,
         )
         links = WalletLinkServicer(gateway.links)
         await serve(
@@ -64,9 +77,22 @@ async def main() -> None:
 async def setup() -> None:
     """Deploys what is not there yet."""
     settings = ChainSettings()
-    wallet, collection = minting_wallet(settings)
+    wallet, collections = minting_wallet(settings)
+    minters = further_wallets(settings)
     async with Chain(settings.network(), settings.ton_trust_level) as chain:
-        await set_up(chain, wallet, collection, print)
+        await set_up(chain, wallet, collections, print, minters=minters)
+
+
+async def doctor() -> None:
+    """Says what is well and what is not; ends with 1 if there is a problem."""
+    # What it finds is said in its own words.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    verdicts = []
+    async for finding in examine():
+        print(finding, flush=True)
+        verdicts.append(finding.verdict)
+    if Verdict.PROBLEM in verdicts:
+        sys.exit(1)
 
 
 def command(arguments: list[str]) -> None:
@@ -76,10 +102,14 @@ def command(arguments: list[str]) -> None:
             run(main())
         case ["setup"]:
             run(setup())
+        case ["doctor"]:
+            run(doctor())
         case ["address"]:
-            print(minting_wallet(ChainSettings())[0].address)
+            settings = ChainSettings()
+            for wallet in (minting_wallet(settings)[0], *further_wallets(settings)):
+                print(wallet.address)
         case _:
-            raise ConfigurationError("usage: python -m chain_gateway [address | setup]")
+            raise ConfigurationError("usage: python -m chain_gateway [address | setup | doctor]")
 
 
 if __name__ == "__main__":

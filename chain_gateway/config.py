@@ -32,6 +32,11 @@ class ChainSettings(ServiceSettings):
     wallet_key_file: Path = Field(
         description="file of mode 600 with the minting wallet's ed25519 seed as 64 hex digits"
     )
+    minter_key_files: str = Field(
+        default="",
+        description="comma-separated files with the seeds of further wallets, which mint into the "
+        "same collections side by side; run setup after a change",
+    )
     wallet_timeout_seconds: int = Field(
         default=3600,
         ge=10,
@@ -46,8 +51,21 @@ class ChainSettings(ServiceSettings):
         description="description of the collection; part of its address",
     )
     collection_image: str = Field(
-        default="", description="image URI of the collection; part of its address"
+        default="", description="image URI of the collections; part of their addresses"
     )
+    sbt_collection_name: str = Field(
+        default="Go2Asia Achievements",
+        description="name of the collection of soulbound items; part of its address",
+    )
+    sbt_collection_description: str = Field(
+        default="What travellers of Go2Asia achieved themselves.",
+        description="description of the collection of soulbound items; part of its address",
+    )
+
+    @property
+    def minter_keys(self) -> list[Path]:
+        """The files of `minter_key_files`."""
+        return [Path(part.strip()) for part in self.minter_key_files.split(",") if part.strip()]
 
     def network(self) -> dict[str, Any]:
         """The global config; raises `ConfigurationError` if it cannot be read."""
@@ -97,9 +115,23 @@ class GatewaySettings(ChainSettings):
     max_lag_seconds: int = Field(
         default=60, ge=5, description="age of the chain's head at which sending is paused"
     )
-    reserve_ton: float = Field(
-        default=1.0, ge=0, description="balance below which the wallet stops sending"
+    transfer_daily_limit_nanoton: int = Field(
+        default=10_000_000_000,
+        ge=0,
+        description="what a user may get in transfers a day (UTC), in nanoton",
     )
+    reserve_ton: float = Field(
+        default=1.0, ge=0, description="balance that each wallet keeps: it stops sending before"
+    )
+    dry_run: bool = Field(
+        default=False,
+        description="take orders and pack what waits, but never send anything to the chain",
+    )
+
+    @property
+    def reserve(self) -> int:
+        """`reserve_ton` in nanoton."""
+        return int(self.reserve_ton * 10**9)
 
     @property
     def domains(self) -> frozenset[str]:

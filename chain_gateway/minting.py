@@ -1,4 +1,4 @@
-"""The minting pipeline: pack what waits, persist, send, follow; one leader per wallet.
+"""The pipeline: pack what waits, persist, send, follow; one leader per wallet.
 
 QUEUED ── pack, persist, commit ──▶ SUBMITTED ── send, and again until it runs or expires
                                         │
@@ -6,13 +6,14 @@ QUEUED ── pack, persist, commit ──▶ SUBMITTED ── send, and again u
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from chain_gateway.accounting import Accountant
 from chain_gateway.errors import ChainUnavailable
-from chain_gateway.items import read_next_index
+from chain_gateway.items import may_mint, read_next_index
 from chain_gateway.sending import Pause, Sender
 from chain_gateway.store.lease import LEASE_SECONDS, Lease, LeaseLost
 from chain_gateway.store.progress import ProgressStore
@@ -24,6 +25,7 @@ from mesh.errors import MeshError
 from mesh.telemetry import logger, meter
 
 _POLL_SECONDS = 1.0
+_ACCOUNT_SECONDS = 3.0
 _HEARTBEAT_SECONDS = LEASE_SECONDS / 4
 
 _log = logger("gateway.minting")
@@ -37,8 +39,13 @@ _paused = meter.create_gauge(
     "gateway.paused", description="1 for the reason that sending is paused for, else 0."
 )
 
+_runway = meter.create_gauge(
+    "gateway.wallet.runway", unit="{mint}", description="Mints that the wallet still pays for."
+)
+
 _REASONS = (
-    Pause.CHAIN_LAGS, Pause.COLLECTION_MISSING, Pause.LOW_BALANCE, Pause.QUERY_IDS_EXHAUSTED
+    Pause.CHAIN_LAGS, Pause.COLLECTION_MISSING, Pause.NOT_A_MINTER, Pause.LOW_BALANCE,
+    Pause.QUERY_IDS_EXHAUSTED, Pause.DRY_RUN,
 )  # fmt: skip
 
 
@@ -56,7 +63,8 @@ class Minter:
         *,
         tracker: Tracker,
         sender: Sender,
-        collection: str,
+        accountant: Accountant,
+        collections: Collection[str],
         max_lag_seconds: int,
         on_change: Callable[[], None],
     ) -> None:
@@ -65,12 +73,13 @@ class Minter:
         self._lease = lease
         self._tracker = tracker
         self._sender = sender
-        self._collection = collection
+        self._accountant = accountant
+        self._collections = collections
         self._max_lag_seconds = max_lag_seconds
         self._on_change = on_change
         self._woken = asyncio.Event()
         self._view: View | None = None
-        self._collection_seen = False
+        self._collections_seen = False
 
     async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self._run(), name="minting")
@@ -110,10 +119,11 @@ class Minter:
 
     async def _lead(self) -> None:
         """Follows and sends side by side, and keeps the lease meanwhile; returns never."""
-        self._view, self._collection_seen = None, False
+        self._view, self._collections_seen = None, False
         loops = {
             asyncio.create_task(self._follow(), name="minting follows"),
             asyncio.create_task(self._send(), name="minting sends"),
+            asyncio.create_task(self._account(), name="minting accounts"),
             asyncio.create_task(self._keep_lease(), name="minting keeps its lease"),
         }
         try:
@@ -136,6 +146,8 @@ class Minter:
             head = await self._chain.wait(known, _POLL_SECONDS)
             if head != known:
                 self._view = await self._tracker.follow(head)
+                if self._view.index_taken:
+                    self._collections_seen = False  # the counters start anew above the chain's
                 self._woken.set()
                 self._on_change()
 
@@ -153,29 +165,41 @@ class Minter:
             await self._report(view, paused)
             self._on_change()
 
+    async def _account(self) -> None:
+        while True:
+            await asyncio.sleep(_ACCOUNT_SECONDS)
+            if self._view is not None and self._view.final is not None:
+                await self._accountant.account(self._view.final)
+
     async def _paused(self, view: View) -> str:
         if (utc_now() - view.head.moment).total_seconds() > self._max_lag_seconds:
             return Pause.CHAIN_LAGS
-        if not self._collection_seen:
-            account = await self._chain.account(self._collection, view.head)
-            if account.data is None:
+        if not self._collections_seen:
+            accounts = await self._chain.accounts(list(self._collections), view.head)
+            data = {address: each.data for address, each in accounts.items() if each.data}
+            if len(data) < len(accounts):
                 return Pause.COLLECTION_MISSING
-            await self._seed_index(read_next_index(account.data))
+            if not all(may_mint(stored, self._lease.wallet) for stored in data.values()):
+                return Pause.NOT_A_MINTER
+            await self._seed_indices(
+                {address: read_next_index(stored) for address, stored in data.items()}
+            )
         return Pause.NONE
 
-    async def _seed_index(self, next_index: int) -> None:
+    async def _seed_indices(self, next_indices: Mapping[str, int]) -> None:
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
-            await ProgressStore(connection).seed_index(self._collection, next_index)
+            store = ProgressStore(connection, self._lease.wallet)
+            for address, next_index in sorted(next_indices.items()):
+                await store.seed_index(address, next_index)
 
         await self._database.run(write)
-        self._collection_seen = True
+        self._collections_seen = True
 
     async def _report(self, view: View, paused: str) -> None:
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
-            await ProgressStore(connection).report(
-                self._lease.wallet,
+            await ProgressStore(connection, self._lease.wallet).report(
                 balance=view.balance,
                 seqno=view.head.seqno,
                 time=view.head.time,
@@ -183,22 +207,24 @@ class Minter:
             )
 
         await self._database.run(write)
-        _balance.set(view.balance)
-        _lag.set((utc_now() - view.head.moment).total_seconds())
-        _measure(paused)
+        wallet = {"wallet": self._lease.wallet}
+        _balance.set(view.balance, wallet)
+        _runway.set(self._sender.runway(view.balance), wallet)
+        _lag.set((utc_now() - view.head.moment).total_seconds(), wallet)
+        self._measure(paused)
 
     async def _say_chain_is_out_of_reach(self) -> None:
-        _measure(Pause.CHAIN_LAGS)
+        self._measure(Pause.CHAIN_LAGS)
         try:
             await self._database.run(
-                lambda connection: ProgressStore(connection).pause(
-                    self._lease.wallet, Pause.CHAIN_LAGS
+                lambda connection: ProgressStore(connection, self._lease.wallet).pause(
+                    Pause.CHAIN_LAGS
                 )
             )
         except MeshError as error:
             _log.warning("minting.interrupted", error=error.message)
 
-
-def _measure(paused: str) -> None:
-    for reason in _REASONS:
-        _paused.set(int(reason == paused), {"reason": reason})
+    def _measure(self, paused: str) -> None:
+        for reason in _REASONS:
+            attributes = {"reason": reason, "wallet": self._lease.wallet}
+            _paused.set(int(reason == paused), attributes)

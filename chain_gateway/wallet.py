@@ -37,6 +37,7 @@ _OP_SEND = 0x0EC3C86D  # action_send_msg (block.tlb)
 _SEND_MODE = 1 + 2
 # The wallet sends its actions from a message to itself; this pays for that, the rest comes back.
 _SELF_VALUE = 100_000_000
+_DEPLOYMENT_VALUE = 50_000_000
 
 
 class MintingKey:
@@ -160,6 +161,10 @@ class HighloadWallet:
         )
         self._init = StateInit(code=HIGHLOAD_V3_WALLET_CODE, data=data)
         self.address = address_of(self._init)
+
+    def deployment(self) -> Cell:
+        """The message of another wallet that creates this one; sent again, it changes nothing."""
+        return internal(self.address, _DEPLOYMENT_VALUE, EMPTY, init=self._init, bounce=False)
 
     def external(
         self, actions: ActionList, *, query: int, created_at: int, deploy: bool = False

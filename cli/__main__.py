@@ -7,7 +7,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from cli import actions, events, rules
+from cli import actions, chain, events, rules
 from cli.session import Session
 from cli.simulation import simulate
 
@@ -20,6 +20,7 @@ rules.app.command()(simulate)
 app.add_typer(rules.app, name="rules")
 app.add_typer(events.app, name="events")
 app.add_typer(actions.app, name="actions")
+app.add_typer(chain.app, name="chain")
 
 
 @app.callback()

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from go2asia.gateway.v1 import minting_pb2 as go2asia_dot_gateway_dot_v1_dot_minting__pb2
 from go2asia.mesh.v1 import policy_pb2 as go2asia_dot_mesh_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ego2asia/gateway/v1/chain.proto\x12\x12go2asia.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x11GetNftItemRequest\x12-\n\x0citem_address\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0bitemAddress\"E\n\x12GetNftItemResponse\x12/\n\x04item\x18\x01 \x01(\x0b\x32\x1b.go2asia.gateway.v1.NftItemR\x04item\"\xee\x02\n\x07NftItem\x12!\n\x0citem_address\x18\x01 \x01(\tR\x0bitemAddress\x12 \n\x0binitialised\x18\x02 \x01(\x08R\x0binitialised\x12\x1d\n\nitem_index\x18\x03 \x01(\x04R\titemIndex\x12-\n\x12\x63ollection_address\x18\x04 \x01(\tR\x11\x63ollectionAddress\x12#\n\rowner_address\x18\x05 \x01(\tR\x0cownerAddress\x12\x42\n\x07\x63ontent\x18\x06 \x03(\x0b\x32(.go2asia.gateway.v1.NftItem.ContentEntryR\x07\x63ontent\x12+\n\x11masterchain_seqno\x18\x07 \x01(\rR\x10masterchainSeqno\x1a:\n\x0c\x43ontentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x19\n\x17GetGatewayStatusRequest\"\xcb\x04\n\x18GetGatewayStatusResponse\x12%\n\x0ewallet_address\x18\x01 \x01(\tR\rwalletAddress\x12\x34\n\x16wallet_balance_nanoton\x18\x02 \x01(\x03R\x14walletBalanceNanoton\x12(\n\x10gas_runway_mints\x18\x03 \x01(\x03R\x0egasRunwayMints\x12-\n\x12\x63ollection_address\x18\x04 \x01(\tR\x11\x63ollectionAddress\x12+\n\x11masterchain_seqno\x18\x05 \x01(\rR\x10masterchainSeqno\x12\x45\n\x10masterchain_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fmasterchainTime\x12\\\n\noperations\x18\x07 \x03(\x0b\x32<.go2asia.gateway.v1.GetGatewayStatusResponse.OperationsEntryR\noperations\x12+\n\x11\x63\x61llbacks_waiting\x18\x08 \x01(\x03R\x10\x63\x61llbacksWaiting\x12\x16\n\x06paused\x18\t \x01(\x08R\x06paused\x12#\n\rpaused_reason\x18\n \x01(\tR\x0cpausedReason\x1a=\n\x0fOperationsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x32\x83\x02\n\x0c\x43hainService\x12p\n\nGetNftItem\x12%.go2asia.gateway.v1.GetNftItemRequest\x1a&.go2asia.gateway.v1.GetNftItemResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x07\x03\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x12\x80\x01\n\x10GetGatewayStatus\x12+.go2asia.gateway.v1.GetGatewayStatusRequest\x1a,.go2asia.gateway.v1.GetGatewayStatusResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ego2asia/gateway/v1/chain.proto\x12\x12go2asia.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a go2asia/gateway/v1/minting.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x11GetNftItemRequest\x12-\n\x0citem_address\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0bitemAddress\"E\n\x12GetNftItemResponse\x12/\n\x04item\x18\x01 \x01(\x0b\x32\x1b.go2asia.gateway.v1.NftItemR\x04item\"\xe9\x03\n\x07NftItem\x12!\n\x0citem_address\x18\x01 \x01(\tR\x0bitemAddress\x12 \n\x0binitialised\x18\x02 \x01(\x08R\x0binitialised\x12\x1d\n\nitem_index\x18\x03 \x01(\x04R\titemIndex\x12-\n\x12\x63ollection_address\x18\x04 \x01(\tR\x11\x63ollectionAddress\x12#\n\rowner_address\x18\x05 \x01(\tR\x0cownerAddress\x12\x42\n\x07\x63ontent\x18\x06 \x03(\x0b\x32(.go2asia.gateway.v1.NftItem.ContentEntryR\x07\x63ontent\x12+\n\x11masterchain_seqno\x18\x07 \x01(\rR\x10masterchainSeqno\x12<\n\x08standard\x18\x08 \x01(\x0e\x32 .go2asia.gateway.v1.ItemStandardR\x08standard\x12;\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\x1a:\n\x0c\x43ontentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xb3\x01\n\x1aListCollectionItemsRequest\x12\x46\n\x08standard\x18\x01 \x01(\x0e\x32 .go2asia.gateway.v1.ItemStandardB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08standard\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"x\n\x1bListCollectionItemsResponse\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.go2asia.gateway.v1.NftItemR\x05items\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"B\n\x11VerifyBurnRequest\x12-\n\x0citem_address\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0bitemAddress\"\xdc\x01\n\x12VerifyBurnResponse\x12\x14\n\x05\x62urnt\x18\x01 \x01(\x08R\x05\x62urnt\x12\x37\n\tburn_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x62urnTime\x12%\n\x0etransaction_lt\x18\x03 \x01(\x04R\rtransactionLt\x12)\n\x10transaction_hash\x18\x04 \x01(\x0cR\x0ftransactionHash\x12%\n\x0e\x62urner_address\x18\x05 \x01(\tR\rburnerAddress\"\x19\n\x17GetGatewayStatusRequest\"\xd6\x05\n\x18GetGatewayStatusResponse\x12%\n\x0ewallet_address\x18\x01 \x01(\tR\rwalletAddress\x12\x34\n\x16wallet_balance_nanoton\x18\x02 \x01(\x03R\x14walletBalanceNanoton\x12(\n\x10gas_runway_mints\x18\x03 \x01(\x03R\x0egasRunwayMints\x12-\n\x12\x63ollection_address\x18\x04 \x01(\tR\x11\x63ollectionAddress\x12+\n\x11masterchain_seqno\x18\x05 \x01(\rR\x10masterchainSeqno\x12\x45\n\x10masterchain_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fmasterchainTime\x12\\\n\noperations\x18\x07 \x03(\x0b\x32<.go2asia.gateway.v1.GetGatewayStatusResponse.OperationsEntryR\noperations\x12+\n\x11\x63\x61llbacks_waiting\x18\x08 \x01(\x03R\x10\x63\x61llbacksWaiting\x12\x16\n\x06paused\x18\t \x01(\x08R\x06paused\x12#\n\rpaused_reason\x18\n \x01(\tR\x0cpausedReason\x12:\n\x07wallets\x18\x0b \x03(\x0b\x32 .go2asia.gateway.v1.WalletStatusR\x07wallets\x12\x34\n\x16sbt_collection_address\x18\x0c \x01(\tR\x14sbtCollectionAddress\x12\x17\n\x07\x64ry_run\x18\r \x01(\x08R\x06\x64ryRun\x1a=\n\x0fOperationsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"\xa0\x01\n\x0cWalletStatus\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\'\n\x0f\x62\x61lance_nanoton\x18\x02 \x01(\x03R\x0e\x62\x61lanceNanoton\x12(\n\x10gas_runway_mints\x18\x03 \x01(\x03R\x0egasRunwayMints\x12#\n\rpaused_reason\x18\x04 \x01(\tR\x0cpausedReason2\x83\x04\n\x0c\x43hainService\x12p\n\nGetNftItem\x12%.go2asia.gateway.v1.GetNftItemRequest\x1a&.go2asia.gateway.v1.GetNftItemResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x07\x03\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x12\x8b\x01\n\x13ListCollectionItems\x12..go2asia.gateway.v1.ListCollectionItemsRequest\x1a/.go2asia.gateway.v1.ListCollectionItemsResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x07\x03\x04\x12\x02\x08\x1e\x1a\x02\x08x \x01\x12p\n\nVerifyBurn\x12%.go2asia.gateway.v1.VerifyBurnRequest\x1a&.go2asia.gateway.v1.VerifyBurnResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x07\x03\x04\x12\x02\x08\x1e\x1a\x02\x08x \x01\x12\x80\x01\n\x10GetGatewayStatus\x12+.go2asia.gateway.v1.GetGatewayStatusRequest\x1a,.go2asia.gateway.v1.GetGatewayStatusResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,26 +39,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETNFTITEMREQUEST'].fields_by_name['item_address']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_NFTITEM_CONTENTENTRY']._loaded_options = None
   _globals['_NFTITEM_CONTENTENTRY']._serialized_options = b'8\001'
+  _globals['_LISTCOLLECTIONITEMSREQUEST'].fields_by_name['standard']._loaded_options = None
+  _globals['_LISTCOLLECTIONITEMSREQUEST'].fields_by_name['standard']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTCOLLECTIONITEMSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCOLLECTIONITEMSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTCOLLECTIONITEMSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCOLLECTIONITEMSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_VERIFYBURNREQUEST'].fields_by_name['item_address']._loaded_options = None
+  _globals['_VERIFYBURNREQUEST'].fields_by_name['item_address']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_GETGATEWAYSTATUSRESPONSE_OPERATIONSENTRY']._loaded_options = None
   _globals['_GETGATEWAYSTATUSRESPONSE_OPERATIONSENTRY']._serialized_options = b'8\001'
   _globals['_CHAINSERVICE'].methods_by_name['GetNftItem']._loaded_options = None
   _globals['_CHAINSERVICE'].methods_by_name['GetNftItem']._serialized_options = b'\252\273\030\017\n\003\007\003\004\022\002\010\n\032\002\010< \001'
+  _globals['_CHAINSERVICE'].methods_by_name['ListCollectionItems']._loaded_options = None
+  _globals['_CHAINSERVICE'].methods_by_name['ListCollectionItems']._serialized_options = b'\252\273\030\017\n\003\007\003\004\022\002\010\036\032\002\010x \001'
+  _globals['_CHAINSERVICE'].methods_by_name['VerifyBurn']._loaded_options = None
+  _globals['_CHAINSERVICE'].methods_by_name['VerifyBurn']._serialized_options = b'\252\273\030\017\n\003\007\003\004\022\002\010\036\032\002\010x \001'
   _globals['_CHAINSERVICE'].methods_by_name['GetGatewayStatus']._loaded_options = None
   _globals['_CHAINSERVICE'].methods_by_name['GetGatewayStatus']._serialized_options = b'\252\273\030\r\n\001\004\022\002\010\n\032\002\010< \001'
-  _globals['_GETNFTITEMREQUEST']._serialized_start=146
-  _globals['_GETNFTITEMREQUEST']._serialized_end=212
-  _globals['_GETNFTITEMRESPONSE']._serialized_start=214
-  _globals['_GETNFTITEMRESPONSE']._serialized_end=283
-  _globals['_NFTITEM']._serialized_start=286
-  _globals['_NFTITEM']._serialized_end=652
-  _globals['_NFTITEM_CONTENTENTRY']._serialized_start=594
-  _globals['_NFTITEM_CONTENTENTRY']._serialized_end=652
-  _globals['_GETGATEWAYSTATUSREQUEST']._serialized_start=654
-  _globals['_GETGATEWAYSTATUSREQUEST']._serialized_end=679
-  _globals['_GETGATEWAYSTATUSRESPONSE']._serialized_start=682
-  _globals['_GETGATEWAYSTATUSRESPONSE']._serialized_end=1269
-  _globals['_GETGATEWAYSTATUSRESPONSE_OPERATIONSENTRY']._serialized_start=1208
-  _globals['_GETGATEWAYSTATUSRESPONSE_OPERATIONSENTRY']._serialized_end=1269
-  _globals['_CHAINSERVICE']._serialized_start=1272
-  _globals['_CHAINSERVICE']._serialized_end=1531
+  _globals['_GETNFTITEMREQUEST']._serialized_start=180
+  _globals['_GETNFTITEMREQUEST']._serialized_end=246
+  _globals['_GETNFTITEMRESPONSE']._serialized_start=248
+  _globals['_GETNFTITEMRESPONSE']._serialized_end=317
+  _globals['_NFTITEM']._serialized_start=320
+  _globals['_NFTITEM']._serialized_end=809
+  _globals['_NFTITEM_CONTENTENTRY']._serialized_start=751
+  _globals['_NFTITEM_CONTENTENTRY']._serialized_end=809
+  _globals['_LISTCOLLECTIONITEMSREQUEST']._serialized_start=812
+  _globals['_LISTCOLLECTIONITEMSREQUEST']._serialized_end=991
+  _globals['_LISTCOLLECTIONITEMSRESPONSE']._serialized_start=993
+  _globals['_LISTCOLLECTIONITEMSRESPONSE']._serialized_end=1113
+  _globals['_VERIFYBURNREQUEST']._serialized_start=1115
+  _globals['_VERIFYBURNREQUEST']._serialized_end=1181
+  _globals['_VERIFYBURNRESPONSE']._serialized_start=1184
+  _globals['_VERIFYBURNRESPONSE']._serialized_end=1404
+  _globals['_GETGATEWAYSTATUSREQUEST']._serialized_start=1406
+  _globals['_GETGATEWAYSTATUSREQUEST']._serialized_end=1431
+  _globals['_GETGATEWAYSTATUSRESPONSE']._serialized_start=1434
+  _globals['_GETGATEWAYSTATUSRESPONSE']._serialized_end=2160
+  _globals['_GETGATEWAYSTATUSRESPONSE_OPERATIONSENTRY']._serialized_start=2099
+  _globals['_GETGATEWAYSTATUSRESPONSE_OPERATIONSENTRY']._serialized_end=2160
+  _globals['_WALLETSTATUS']._serialized_start=2163
+  _globals['_WALLETSTATUS']._serialized_end=2323
+  _globals['_CHAINSERVICE']._serialized_start=2326
+  _globals['_CHAINSERVICE']._serialized_end=2841
 # @@protoc_insertion_point(module_scope)

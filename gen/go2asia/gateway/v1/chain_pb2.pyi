@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from go2asia.gateway.v1 import minting_pb2 as _minting_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -98,6 +99,8 @@ class NftItem(_message.Message):
     OWNER_ADDRESS_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     MASTERCHAIN_SEQNO_FIELD_NUMBER: _builtins.int
+    STANDARD_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
     item_address: _builtins.str
     """Its address, raw form."""
     initialised: _builtins.bool
@@ -110,11 +113,17 @@ class NftItem(_message.Message):
     """The present owner's address, raw form."""
     masterchain_seqno: _builtins.int
     """Masterchain block that this was read at."""
+    standard: _minting_pb2.ItemStandard.ValueType
+    """What it is."""
     @_builtins.property
     def content(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Content as TEP-64 keys and values (`name`, `description`, `image`, `attributes`, `mint_id`); a
         single `uri` for off-chain content.
         """
+
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """When its authority revoked it; soulbound items only."""
 
     def __init__(
         self,
@@ -126,14 +135,136 @@ class NftItem(_message.Message):
         owner_address: _builtins.str = ...,
         content: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         masterchain_seqno: _builtins.int = ...,
+        standard: _minting_pb2.ItemStandard.ValueType = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection_address", b"collection_address", "content", b"content", "initialised", b"initialised", "item_address", b"item_address", "item_index", b"item_index", "masterchain_seqno", b"masterchain_seqno", "owner_address", b"owner_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection_address", b"collection_address", "content", b"content", "initialised", b"initialised", "item_address", b"item_address", "item_index", b"item_index", "masterchain_seqno", b"masterchain_seqno", "owner_address", b"owner_address", "revoke_time", b"revoke_time", "standard", b"standard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NftItem: _TypeAlias = NftItem  # noqa: Y015
+
+@_typing.final
+class ListCollectionItemsRequest(_message.Message):
+    """Request of ListCollectionItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDARD_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    standard: _minting_pb2.ItemStandard.ValueType
+    """Which of the Gateway's collections."""
+    page_size: _builtins.int
+    """At most this many, 50 if 0, never more than 200."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty for the first."""
+    def __init__(
+        self,
+        *,
+        standard: _minting_pb2.ItemStandard.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "standard", b"standard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCollectionItemsRequest: _TypeAlias = ListCollectionItemsRequest  # noqa: Y015
+
+@_typing.final
+class ListCollectionItemsResponse(_message.Message):
+    """Response of ListCollectionItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___NftItem]:
+        """This page, by index. An index that holds no item yet is there with `initialised` false."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___NftItem] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCollectionItemsResponse: _TypeAlias = ListCollectionItemsResponse  # noqa: Y015
+
+@_typing.final
+class VerifyBurnRequest(_message.Message):
+    """Request of VerifyBurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ADDRESS_FIELD_NUMBER: _builtins.int
+    item_address: _builtins.str
+    """The item's address, raw `0:<hex>` or user-friendly."""
+    def __init__(
+        self,
+        *,
+        item_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_address", b"item_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyBurnRequest: _TypeAlias = VerifyBurnRequest  # noqa: Y015
+
+@_typing.final
+class VerifyBurnResponse(_message.Message):
+    """Response of VerifyBurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BURNT_FIELD_NUMBER: _builtins.int
+    BURN_TIME_FIELD_NUMBER: _builtins.int
+    TRANSACTION_LT_FIELD_NUMBER: _builtins.int
+    TRANSACTION_HASH_FIELD_NUMBER: _builtins.int
+    BURNER_ADDRESS_FIELD_NUMBER: _builtins.int
+    burnt: _builtins.bool
+    """True if nobody owns the item any more; the rest is empty otherwise."""
+    transaction_lt: _builtins.int
+    """Logical time of the transaction that burnt it, on the item's account."""
+    transaction_hash: _builtins.bytes
+    """Hash of that transaction."""
+    burner_address: _builtins.str
+    """Who burnt it: its last owner's address, raw form."""
+    @_builtins.property
+    def burn_time(self) -> _timestamp_pb2.Timestamp:
+        """When, by the chain's time."""
+
+    def __init__(
+        self,
+        *,
+        burnt: _builtins.bool = ...,
+        burn_time: _timestamp_pb2.Timestamp | None = ...,
+        transaction_lt: _builtins.int = ...,
+        transaction_hash: _builtins.bytes = ...,
+        burner_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["burn_time", b"burn_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burn_time", b"burn_time", "burner_address", b"burner_address", "burnt", b"burnt", "transaction_hash", b"transaction_hash", "transaction_lt", b"transaction_lt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyBurnResponse: _TypeAlias = VerifyBurnResponse  # noqa: Y015
 
 @_typing.final
 class GetGatewayStatusRequest(_message.Message):
@@ -188,6 +319,9 @@ class GetGatewayStatusResponse(_message.Message):
     CALLBACKS_WAITING_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     PAUSED_REASON_FIELD_NUMBER: _builtins.int
+    WALLETS_FIELD_NUMBER: _builtins.int
+    SBT_COLLECTION_ADDRESS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     wallet_address: _builtins.str
     """The minting wallet's address, raw form."""
     wallet_balance_nanoton: _builtins.int
@@ -204,9 +338,14 @@ class GetGatewayStatusResponse(_message.Message):
     """True if sending is paused; `paused_reason` says why."""
     paused_reason: _builtins.str
     """An UPPER_SNAKE word: LOW_BALANCE (send TON to the wallet), CHAIN_LAGS (no lite-server answers, or
-    its head is too old), COLLECTION_MISSING (run setup), NO_SENDER (no Gateway leads the minting at
-    this moment), QUERY_IDS_EXHAUSTED (the wallet has not yet forgotten the oldest query id).
+    its head is too old), COLLECTION_MISSING (run setup), NOT_A_MINTER (the collections do not take
+    mints of this wallet: run setup), NO_SENDER (no Gateway leads the minting at this moment),
+    QUERY_IDS_EXHAUSTED (the wallet has not yet forgotten the oldest query id), DRY_RUN.
     """
+    sbt_collection_address: _builtins.str
+    """Collection of the soulbound items, raw form."""
+    dry_run: _builtins.bool
+    """True if nothing is ever sent: operations are taken and packed, and stay QUEUED."""
     @_builtins.property
     def masterchain_time(self) -> _timestamp_pb2.Timestamp:
         """Time of that head."""
@@ -214,6 +353,10 @@ class GetGatewayStatusResponse(_message.Message):
     @_builtins.property
     def operations(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Operations by state, by the name of OperationState."""
+
+    @_builtins.property
+    def wallets(self) -> _containers.RepeatedCompositeFieldContainer[Global___WalletStatus]:
+        """Every wallet; the fields above are those of the first."""
 
     def __init__(
         self,
@@ -228,11 +371,48 @@ class GetGatewayStatusResponse(_message.Message):
         callbacks_waiting: _builtins.int = ...,
         paused: _builtins.bool = ...,
         paused_reason: _builtins.str = ...,
+        wallets: _abc.Iterable[Global___WalletStatus] | None = ...,
+        sbt_collection_address: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["masterchain_time", b"masterchain_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks_waiting", b"callbacks_waiting", "collection_address", b"collection_address", "gas_runway_mints", b"gas_runway_mints", "masterchain_seqno", b"masterchain_seqno", "masterchain_time", b"masterchain_time", "operations", b"operations", "paused", b"paused", "paused_reason", b"paused_reason", "wallet_address", b"wallet_address", "wallet_balance_nanoton", b"wallet_balance_nanoton"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks_waiting", b"callbacks_waiting", "collection_address", b"collection_address", "dry_run", b"dry_run", "gas_runway_mints", b"gas_runway_mints", "masterchain_seqno", b"masterchain_seqno", "masterchain_time", b"masterchain_time", "operations", b"operations", "paused", b"paused", "paused_reason", b"paused_reason", "sbt_collection_address", b"sbt_collection_address", "wallet_address", b"wallet_address", "wallet_balance_nanoton", b"wallet_balance_nanoton", "wallets", b"wallets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetGatewayStatusResponse: _TypeAlias = GetGatewayStatusResponse  # noqa: Y015
+
+@_typing.final
+class WalletStatus(_message.Message):
+    """How one wallet fares."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    BALANCE_NANOTON_FIELD_NUMBER: _builtins.int
+    GAS_RUNWAY_MINTS_FIELD_NUMBER: _builtins.int
+    PAUSED_REASON_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Its address, raw form."""
+    balance_nanoton: _builtins.int
+    """Its balance in nanoton."""
+    gas_runway_mints: _builtins.int
+    """Mints that the balance still pays for."""
+    paused_reason: _builtins.str
+    """Why it does not send, as in GetGatewayStatusResponse; empty if it does."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        balance_nanoton: _builtins.int = ...,
+        gas_runway_mints: _builtins.int = ...,
+        paused_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "balance_nanoton", b"balance_nanoton", "gas_runway_mints", b"gas_runway_mints", "paused_reason", b"paused_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WalletStatus: _TypeAlias = WalletStatus  # noqa: Y015

@@ -40,6 +40,16 @@ class ChainServiceStub:
                 request_serializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.GetNftItemRequest.SerializeToString,
                 response_deserializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.GetNftItemResponse.FromString,
                 _registered_method=True)
+        self.ListCollectionItems = channel.unary_unary(
+                '/go2asia.gateway.v1.ChainService/ListCollectionItems',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.ListCollectionItemsRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.ListCollectionItemsResponse.FromString,
+                _registered_method=True)
+        self.VerifyBurn = channel.unary_unary(
+                '/go2asia.gateway.v1.ChainService/VerifyBurn',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.VerifyBurnRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.VerifyBurnResponse.FromString,
+                _registered_method=True)
         self.GetGatewayStatus = channel.unary_unary(
                 '/go2asia.gateway.v1.ChainService/GetGatewayStatus',
                 request_serializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.GetGatewayStatusRequest.SerializeToString,
@@ -53,6 +63,22 @@ class ChainServiceServicer:
 
     def GetNftItem(self, request, context):
         """Reads an item from the chain by its address, through its get methods (TEP-62, TEP-64).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCollectionItems(self, request, context):
+        """Lists the items of one of the Gateway's collections as the chain has them, by index, whoever minted
+        them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyBurn(self, request, context):
+        """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+        what is beyond any rollback, so a burn shows a block later than in GetNftItem.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +98,16 @@ def add_ChainServiceServicer_to_server(servicer, server):
                     servicer.GetNftItem,
                     request_deserializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.GetNftItemRequest.FromString,
                     response_serializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.GetNftItemResponse.SerializeToString,
+            ),
+            'ListCollectionItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCollectionItems,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.ListCollectionItemsRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.ListCollectionItemsResponse.SerializeToString,
+            ),
+            'VerifyBurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyBurn,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.VerifyBurnRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_chain__pb2.VerifyBurnResponse.SerializeToString,
             ),
             'GetGatewayStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetGatewayStatus,
@@ -107,6 +143,60 @@ class ChainService:
             '/go2asia.gateway.v1.ChainService/GetNftItem',
             go2asia_dot_gateway_dot_v1_dot_chain__pb2.GetNftItemRequest.SerializeToString,
             go2asia_dot_gateway_dot_v1_dot_chain__pb2.GetNftItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCollectionItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.ChainService/ListCollectionItems',
+            go2asia_dot_gateway_dot_v1_dot_chain__pb2.ListCollectionItemsRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_chain__pb2.ListCollectionItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyBurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.ChainService/VerifyBurn',
+            go2asia_dot_gateway_dot_v1_dot_chain__pb2.VerifyBurnRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_chain__pb2.VerifyBurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,14 @@ class ChainServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ChainServiceAsyncStub: ...
     GetNftItem: _grpc.UnaryUnaryMultiCallable[_chain_pb2.GetNftItemRequest, _chain_pb2.GetNftItemResponse]
     """Reads an item from the chain by its address, through its get methods (TEP-62, TEP-64)."""
+    ListCollectionItems: _grpc.UnaryUnaryMultiCallable[_chain_pb2.ListCollectionItemsRequest, _chain_pb2.ListCollectionItemsResponse]
+    """Lists the items of one of the Gateway's collections as the chain has them, by index, whoever minted
+    them.
+    """
+    VerifyBurn: _grpc.UnaryUnaryMultiCallable[_chain_pb2.VerifyBurnRequest, _chain_pb2.VerifyBurnResponse]
+    """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+    what is beyond any rollback, so a burn shows a block later than in GetNftItem.
+    """
     GetGatewayStatus: _grpc.UnaryUnaryMultiCallable[_chain_pb2.GetGatewayStatusRequest, _chain_pb2.GetGatewayStatusResponse]
     """Tells how the Gateway fares: wallet, gas, chain head, queue."""
 
@@ -45,6 +53,14 @@ class ChainServiceAsyncStub(ChainServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetNftItem: _aio.UnaryUnaryMultiCallable[_chain_pb2.GetNftItemRequest, _chain_pb2.GetNftItemResponse]  # type: ignore[assignment]
     """Reads an item from the chain by its address, through its get methods (TEP-62, TEP-64)."""
+    ListCollectionItems: _aio.UnaryUnaryMultiCallable[_chain_pb2.ListCollectionItemsRequest, _chain_pb2.ListCollectionItemsResponse]  # type: ignore[assignment]
+    """Lists the items of one of the Gateway's collections as the chain has them, by index, whoever minted
+    them.
+    """
+    VerifyBurn: _aio.UnaryUnaryMultiCallable[_chain_pb2.VerifyBurnRequest, _chain_pb2.VerifyBurnResponse]  # type: ignore[assignment]
+    """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+    what is beyond any rollback, so a burn shows a block later than in GetNftItem.
+    """
     GetGatewayStatus: _aio.UnaryUnaryMultiCallable[_chain_pb2.GetGatewayStatusRequest, _chain_pb2.GetGatewayStatusResponse]  # type: ignore[assignment]
     """Tells how the Gateway fares: wallet, gas, chain head, queue."""
 
@@ -58,6 +74,26 @@ class ChainServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_chain_pb2.GetNftItemResponse, _abc.Awaitable[_chain_pb2.GetNftItemResponse]]:
         """Reads an item from the chain by its address, through its get methods (TEP-62, TEP-64)."""
+
+    @_abc_1.abstractmethod
+    def ListCollectionItems(
+        self,
+        request: _chain_pb2.ListCollectionItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chain_pb2.ListCollectionItemsResponse, _abc.Awaitable[_chain_pb2.ListCollectionItemsResponse]]:
+        """Lists the items of one of the Gateway's collections as the chain has them, by index, whoever minted
+        them.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyBurn(
+        self,
+        request: _chain_pb2.VerifyBurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chain_pb2.VerifyBurnResponse, _abc.Awaitable[_chain_pb2.VerifyBurnResponse]]:
+        """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+        what is beyond any rollback, so a burn shows a block later than in GetNftItem.
+        """
 
     @_abc_1.abstractmethod
     def GetGatewayStatus(

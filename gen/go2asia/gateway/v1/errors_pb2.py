@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgo2asia/gateway/v1/errors.proto\x12\x12go2asia.gateway.v1*\xeb\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12$\n ERROR_REASON_OPERATION_NOT_FOUND\x10\x01\x12\"\n\x1e\x45RROR_REASON_CONTENT_TOO_LARGE\x10\x02\x12 \n\x1c\x45RROR_REASON_INVALID_ADDRESS\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_ITEM_NOT_FOUND\x10\x04\x12\"\n\x1e\x45RROR_REASON_WALLET_NOT_LINKED\x10\x05\x12\"\n\x1e\x45RROR_REASON_CHALLENGE_INVALID\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_PROOF_INVALID\x10\x07\x12\"\n\x1e\x45RROR_REASON_CHAIN_UNAVAILABLE\x10\x08\x12%\n!ERROR_REASON_MINT_ALREADY_ORDERED\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgo2asia/gateway/v1/errors.proto\x12\x12go2asia.gateway.v1*\x83\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12$\n ERROR_REASON_OPERATION_NOT_FOUND\x10\x01\x12\"\n\x1e\x45RROR_REASON_CONTENT_TOO_LARGE\x10\x02\x12 \n\x1c\x45RROR_REASON_INVALID_ADDRESS\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_ITEM_NOT_FOUND\x10\x04\x12\"\n\x1e\x45RROR_REASON_WALLET_NOT_LINKED\x10\x05\x12\"\n\x1e\x45RROR_REASON_CHALLENGE_INVALID\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_PROOF_INVALID\x10\x07\x12\"\n\x1e\x45RROR_REASON_CHAIN_UNAVAILABLE\x10\x08\x12%\n!ERROR_REASON_MINT_ALREADY_ORDERED\x10\t\x12\'\n#ERROR_REASON_TRANSFER_LIMIT_REACHED\x10\n\x12#\n\x1f\x45RROR_REASON_ITEM_NOT_REVOCABLE\x10\x0b\x12\'\n#ERROR_REASON_OPERATION_ALREADY_SENT\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_MINT_NOT_FOUND\x10\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'go2asia.gateway.v1.errors_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=56
-  _globals['_ERRORREASON']._serialized_end=419
+  _globals['_ERRORREASON']._serialized_end=571
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: this mint id was ordered under another request id. Metadata: `mint_id`,
     `operation_id`.
     """
+    ERROR_REASON_TRANSFER_LIMIT_REACHED: _ErrorReason.ValueType  # 10
+    """RESOURCE_EXHAUSTED: what this user may get a day is used up. Metadata: `limit_nanoton`,
+    `left_nanoton`.
+    """
+    ERROR_REASON_ITEM_NOT_REVOCABLE: _ErrorReason.ValueType  # 11
+    """FAILED_PRECONDITION: the item is not soulbound. Metadata: `mint_id`."""
+    ERROR_REASON_OPERATION_ALREADY_SENT: _ErrorReason.ValueType  # 12
+    """FAILED_PRECONDITION: the operation was or may have been sent. Metadata: `operation_id`, `state`."""
+    ERROR_REASON_MINT_NOT_FOUND: _ErrorReason.ValueType  # 13
+    """NOT_FOUND: no mint with this id was ordered. Metadata: `mint_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the Chain Gateway; domain `gateway.go2asia`. On the wire the name without the prefix."""
@@ -70,4 +80,14 @@ ERROR_REASON_MINT_ALREADY_ORDERED: ErrorReason.ValueType  # 9
 """ALREADY_EXISTS: this mint id was ordered under another request id. Metadata: `mint_id`,
 `operation_id`.
 """
+ERROR_REASON_TRANSFER_LIMIT_REACHED: ErrorReason.ValueType  # 10
+"""RESOURCE_EXHAUSTED: what this user may get a day is used up. Metadata: `limit_nanoton`,
+`left_nanoton`.
+"""
+ERROR_REASON_ITEM_NOT_REVOCABLE: ErrorReason.ValueType  # 11
+"""FAILED_PRECONDITION: the item is not soulbound. Metadata: `mint_id`."""
+ERROR_REASON_OPERATION_ALREADY_SENT: ErrorReason.ValueType  # 12
+"""FAILED_PRECONDITION: the operation was or may have been sent. Metadata: `operation_id`, `state`."""
+ERROR_REASON_MINT_NOT_FOUND: ErrorReason.ValueType  # 13
+"""NOT_FOUND: no mint with this id was ordered. Metadata: `mint_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -72,6 +72,62 @@ OPERATION_STATE_CANCELLED: OperationState.ValueType  # 8
 """Called off before it was sent."""
 Global___OperationState: _TypeAlias = OperationState  # noqa: Y015
 
+class _OperationKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATION_KIND_UNSPECIFIED: _OperationKind.ValueType  # 0
+    """Never stored."""
+    OPERATION_KIND_MINT: _OperationKind.ValueType  # 1
+    """Mints an item."""
+    OPERATION_KIND_TRANSFER: _OperationKind.ValueType  # 2
+    """Sends TON to a linked wallet."""
+    OPERATION_KIND_UPDATE_CONTENT: _OperationKind.ValueType  # 3
+    """Changes the content of an item."""
+    OPERATION_KIND_REVOKE: _OperationKind.ValueType  # 4
+    """Revokes a soulbound item."""
+
+class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper):
+    """What an operation does."""
+
+OPERATION_KIND_UNSPECIFIED: OperationKind.ValueType  # 0
+"""Never stored."""
+OPERATION_KIND_MINT: OperationKind.ValueType  # 1
+"""Mints an item."""
+OPERATION_KIND_TRANSFER: OperationKind.ValueType  # 2
+"""Sends TON to a linked wallet."""
+OPERATION_KIND_UPDATE_CONTENT: OperationKind.ValueType  # 3
+"""Changes the content of an item."""
+OPERATION_KIND_REVOKE: OperationKind.ValueType  # 4
+"""Revokes a soulbound item."""
+Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
+
+class _ItemStandard:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ItemStandardEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemStandard.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ITEM_STANDARD_UNSPECIFIED: _ItemStandard.ValueType  # 0
+    """Means NFT."""
+    ITEM_STANDARD_NFT: _ItemStandard.ValueType  # 1
+    """Transferable (TEP-62)."""
+    ITEM_STANDARD_SBT: _ItemStandard.ValueType  # 2
+    """Soulbound (TEP-85)."""
+
+class ItemStandard(_ItemStandard, metaclass=_ItemStandardEnumTypeWrapper):
+    """What an item is to be; each standard has its collection."""
+
+ITEM_STANDARD_UNSPECIFIED: ItemStandard.ValueType  # 0
+"""Means NFT."""
+ITEM_STANDARD_NFT: ItemStandard.ValueType  # 1
+"""Transferable (TEP-62)."""
+ITEM_STANDARD_SBT: ItemStandard.ValueType  # 2
+"""Soulbound (TEP-85)."""
+Global___ItemStandard: _TypeAlias = ItemStandard  # noqa: Y015
+
 @_typing.final
 class MintOrder(_message.Message):
     """A mint to perform."""
@@ -82,12 +138,15 @@ class MintOrder(_message.Message):
     MINT_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    STANDARD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key (AIP-155), remembered for ever."""
     mint_id: _builtins.str
     """NFT's mint; written into the item's content, so that an audit of the chain finds any double."""
     user_id: _builtins.str
     """Whose linked wallet becomes the owner."""
+    standard: Global___ItemStandard.ValueType
+    """What the item is to be."""
     @_builtins.property
     def content(self) -> Global___Content:
         """What the item says about itself."""
@@ -99,10 +158,11 @@ class MintOrder(_message.Message):
         mint_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         content: Global___Content | None = ...,
+        standard: Global___ItemStandard.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "mint_id", b"mint_id", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "mint_id", b"mint_id", "request_id", b"request_id", "standard", b"standard", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,7 +170,7 @@ Global___MintOrder: _TypeAlias = MintOrder  # noqa: Y015
 
 @_typing.final
 class Content(_message.Message):
-    """What an item says about itself; written on chain as a TEP-64 dictionary."""
+    """What an item says about itself; written on chain as a TEP-64 dictionary, unless it names a `uri`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -118,12 +178,17 @@ class Content(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name for people."""
     description: _builtins.str
     """Description for people."""
     image: _builtins.str
     """Image: an https or ipfs URI."""
+    uri: _builtins.str
+    """Off-chain content (TEP-64): an https or ipfs URI of a JSON document that somebody hosts. The rest
+    is then not written on chain.
+    """
     @_builtins.property
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
         """Further attributes, in order."""
@@ -135,10 +200,11 @@ class Content(_message.Message):
         description: _builtins.str = ...,
         image: _builtins.str = ...,
         attributes: _abc.Iterable[Global___Attribute] | None = ...,
+        uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "description", b"description", "image", b"image", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "description", b"description", "image", b"image", "name", b"name", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,12 +258,18 @@ class Operation(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STANDARD_FIELD_NUMBER: _builtins.int
+    ITEM_MINT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOTON_FIELD_NUMBER: _builtins.int
+    COST_NANOTON_FIELD_NUMBER: _builtins.int
+    WALLET_ADDRESS_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUIDv7."""
     request_id: _builtins.str
     """The order's request id."""
     mint_id: _builtins.str
-    """NFT's mint."""
+    """NFT's mint, or NFT's id of the change; empty for a transfer."""
     user_id: _builtins.str
     """Whose."""
     state: Global___OperationState.ValueType
@@ -218,6 +290,18 @@ class Operation(_message.Message):
     """Why it failed, an UPPER_SNAKE word."""
     retryable: _builtins.bool
     """True if a new attempt could succeed."""
+    kind: Global___OperationKind.ValueType
+    """What it does."""
+    standard: Global___ItemStandard.ValueType
+    """What the item is to be; for a mint."""
+    item_mint_id: _builtins.str
+    """The mint whose item is changed or revoked."""
+    amount_nanoton: _builtins.int
+    """What is sent, in nanoton; for a transfer."""
+    cost_nanoton: _builtins.int
+    """What it cost the wallet in nanoton: fees and, for a mint, what stays on the item; 0 until known."""
+    wallet_address: _builtins.str
+    """The wallet that carries it, raw form; empty before it is sent."""
     @_builtins.property
     def content(self) -> Global___Content:
         """What the item says about itself."""
@@ -249,10 +333,16 @@ class Operation(_message.Message):
         retryable: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___OperationKind.ValueType = ...,
+        standard: Global___ItemStandard.ValueType = ...,
+        item_mint_id: _builtins.str = ...,
+        amount_nanoton: _builtins.int = ...,
+        cost_nanoton: _builtins.int = ...,
+        wallet_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_item_index", b"_item_index", "_query_id", b"_query_id", "content", b"content", "create_time", b"create_time", "item_index", b"item_index", "query_id", b"query_id", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item_index", b"_item_index", "_query_id", b"_query_id", "collection_address", b"collection_address", "content", b"content", "create_time", b"create_time", "failure_reason", b"failure_reason", "item_address", b"item_address", "item_index", b"item_index", "mint_id", b"mint_id", "operation_id", b"operation_id", "owner_address", b"owner_address", "query_id", b"query_id", "request_id", b"request_id", "retryable", b"retryable", "state", b"state", "update_time", b"update_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item_index", b"_item_index", "_query_id", b"_query_id", "amount_nanoton", b"amount_nanoton", "collection_address", b"collection_address", "content", b"content", "cost_nanoton", b"cost_nanoton", "create_time", b"create_time", "failure_reason", b"failure_reason", "item_address", b"item_address", "item_index", b"item_index", "item_mint_id", b"item_mint_id", "kind", b"kind", "mint_id", b"mint_id", "operation_id", b"operation_id", "owner_address", b"owner_address", "query_id", b"query_id", "request_id", b"request_id", "retryable", b"retryable", "standard", b"standard", "state", b"state", "update_time", b"update_time", "user_id", b"user_id", "version", b"version", "wallet_address", b"wallet_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__item_index: _TypeAlias = _typing.Literal["item_index"]  # noqa: Y015
     _WhichOneofArgType__item_index: _TypeAlias = _typing.Literal["_item_index", b"_item_index"]  # noqa: Y015
@@ -448,3 +538,377 @@ class ListOperationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOperationsResponse: _TypeAlias = ListOperationsResponse  # noqa: Y015
+
+@_typing.final
+class SubmitMintRequest(_message.Message):
+    """Request of SubmitMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___MintOrder:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___MintOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitMintRequest: _TypeAlias = SubmitMintRequest  # noqa: Y015
+
+@_typing.final
+class SubmitMintResponse(_message.Message):
+    """Response of SubmitMint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """Taken, now or earlier with the same request id; its state is the present one."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitMintResponse: _TypeAlias = SubmitMintResponse  # noqa: Y015
+
+@_typing.final
+class TransferOrder(_message.Message):
+    """A transfer to perform."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANOTON_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Whose linked wallet receives."""
+    amount_nanoton: _builtins.int
+    """Nanoton; 1 TON is 1,000,000,000. The fees are the wallet's."""
+    comment: _builtins.str
+    """Shown by the recipient's wallet, at most 120 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        amount_nanoton: _builtins.int = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nanoton", b"amount_nanoton", "comment", b"comment", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferOrder: _TypeAlias = TransferOrder  # noqa: Y015
+
+@_typing.final
+class SubmitTransferRequest(_message.Message):
+    """Request of SubmitTransfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___TransferOrder:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___TransferOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitTransferRequest: _TypeAlias = SubmitTransferRequest  # noqa: Y015
+
+@_typing.final
+class SubmitTransferResponse(_message.Message):
+    """Response of SubmitTransfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """Taken, now or earlier with the same request id; its state is the present one."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitTransferResponse: _TypeAlias = SubmitTransferResponse  # noqa: Y015
+
+@_typing.final
+class BatchSubmitTransfersRequest(_message.Message):
+    """Request of BatchSubmitTransfers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferOrder]:
+        """The orders; checked one by one, so that a malformed one fails alone."""
+
+    def __init__(
+        self,
+        *,
+        orders: _abc.Iterable[Global___TransferOrder] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSubmitTransfersRequest: _TypeAlias = BatchSubmitTransfersRequest  # noqa: Y015
+
+@_typing.final
+class BatchSubmitTransfersResponse(_message.Message):
+    """Response of BatchSubmitTransfers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmitTransferResult]:
+        """One result an order, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SubmitTransferResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSubmitTransfersResponse: _TypeAlias = BatchSubmitTransfersResponse  # noqa: Y015
+
+@_typing.final
+class SubmitTransferResult(_message.Message):
+    """What became of one order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """Taken, now or earlier with the same request id; its state is the present one."""
+
+    @_builtins.property
+    def error(self) -> _item_error_pb2.ItemError:
+        """Refused; nothing was written for this order."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+        error: _item_error_pb2.ItemError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "operation", b"operation", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "operation", b"operation", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["operation", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___SubmitTransferResult: _TypeAlias = SubmitTransferResult  # noqa: Y015
+
+@_typing.final
+class UpdateItemContentRequest(_message.Message):
+    """Request of UpdateItemContent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MINT_ID_FIELD_NUMBER: _builtins.int
+    ITEM_MINT_ID_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    mint_id: _builtins.str
+    """NFT's id of this change; reports to NFT name it as their mint."""
+    item_mint_id: _builtins.str
+    """The mint whose item is changed."""
+    @_builtins.property
+    def content(self) -> Global___Content:
+        """What the item is to say from then on."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mint_id: _builtins.str = ...,
+        item_mint_id: _builtins.str = ...,
+        content: Global___Content | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "item_mint_id", b"item_mint_id", "mint_id", b"mint_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateItemContentRequest: _TypeAlias = UpdateItemContentRequest  # noqa: Y015
+
+@_typing.final
+class UpdateItemContentResponse(_message.Message):
+    """Response of UpdateItemContent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """Taken, now or earlier with the same request id; its state is the present one."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateItemContentResponse: _TypeAlias = UpdateItemContentResponse  # noqa: Y015
+
+@_typing.final
+class RevokeItemRequest(_message.Message):
+    """Request of RevokeItem."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MINT_ID_FIELD_NUMBER: _builtins.int
+    ITEM_MINT_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    mint_id: _builtins.str
+    """NFT's id of this change; reports to NFT name it as their mint."""
+    item_mint_id: _builtins.str
+    """The mint whose item is revoked."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mint_id: _builtins.str = ...,
+        item_mint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_mint_id", b"item_mint_id", "mint_id", b"mint_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeItemRequest: _TypeAlias = RevokeItemRequest  # noqa: Y015
+
+@_typing.final
+class RevokeItemResponse(_message.Message):
+    """Response of RevokeItem."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """Taken, now or earlier with the same request id; its state is the present one."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeItemResponse: _TypeAlias = RevokeItemResponse  # noqa: Y015
+
+@_typing.final
+class CancelOperationRequest(_message.Message):
+    """Request of CancelOperation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    operation_request_id: _builtins.str
+    """The request id that the operation came or will come under, by the same caller."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        operation_request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_request_id", b"operation_request_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelOperationRequest: _TypeAlias = CancelOperationRequest  # noqa: Y015
+
+@_typing.final
+class CancelOperationResponse(_message.Message):
+    """Response of CancelOperation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """The operation as called off; unset if none has come yet."""
+
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelOperationResponse: _TypeAlias = CancelOperationResponse  # noqa: Y015

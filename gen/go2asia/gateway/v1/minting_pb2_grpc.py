@@ -35,10 +35,40 @@ class MintingServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.SubmitMint = channel.unary_unary(
+                '/go2asia.gateway.v1.MintingService/SubmitMint',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitMintRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitMintResponse.FromString,
+                _registered_method=True)
         self.BatchSubmitMints = channel.unary_unary(
                 '/go2asia.gateway.v1.MintingService/BatchSubmitMints',
                 request_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitMintsRequest.SerializeToString,
                 response_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitMintsResponse.FromString,
+                _registered_method=True)
+        self.SubmitTransfer = channel.unary_unary(
+                '/go2asia.gateway.v1.MintingService/SubmitTransfer',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitTransferRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitTransferResponse.FromString,
+                _registered_method=True)
+        self.BatchSubmitTransfers = channel.unary_unary(
+                '/go2asia.gateway.v1.MintingService/BatchSubmitTransfers',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitTransfersRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitTransfersResponse.FromString,
+                _registered_method=True)
+        self.UpdateItemContent = channel.unary_unary(
+                '/go2asia.gateway.v1.MintingService/UpdateItemContent',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.UpdateItemContentRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.UpdateItemContentResponse.FromString,
+                _registered_method=True)
+        self.RevokeItem = channel.unary_unary(
+                '/go2asia.gateway.v1.MintingService/RevokeItem',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.RevokeItemRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.RevokeItemResponse.FromString,
+                _registered_method=True)
+        self.CancelOperation = channel.unary_unary(
+                '/go2asia.gateway.v1.MintingService/CancelOperation',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.CancelOperationRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.CancelOperationResponse.FromString,
                 _registered_method=True)
         self.GetOperation = channel.unary_unary(
                 '/go2asia.gateway.v1.MintingService/GetOperation',
@@ -56,9 +86,56 @@ class MintingServiceServicer:
     """Brings items on to the chain, each exactly once.
     """
 
+    def SubmitMint(self, request, context):
+        """Takes one mint; the same as a BatchSubmitMints of one, and durable before the answer likewise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BatchSubmitMints(self, request, context):
         """Takes up to 500 mints. Each is durable, with its idempotency key, before the answer; sending and
         following happen afterwards and are reported to NFT's MintCallbackService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitTransfer(self, request, context):
+        """Sends TON from the minting wallet to a user's linked wallet, once; parked while none is linked.
+        What a user may get a day (UTC) is limited: RESOURCE_EXHAUSTED / TRANSFER_LIMIT_REACHED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSubmitTransfers(self, request, context):
+        """Takes up to 500 transfers; each by itself, as SubmitTransfer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateItemContent(self, request, context):
+        """Changes what a minted item says about itself. It waits until the item is there; of several
+        changes of one item the last one taken stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeItem(self, request, context):
+        """Revokes a soulbound item by its authority (TEP-85). FAILED_PRECONDITION / ITEM_NOT_REVOCABLE for
+        an item that is not soulbound.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelOperation(self, request, context):
+        """Calls off an operation that was not yet sent, named by the request id it came or will come under:
+        one that arrives later is taken as CANCELLED. FAILED_PRECONDITION / OPERATION_ALREADY_SENT
+        afterwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,10 +158,40 @@ class MintingServiceServicer:
 
 def add_MintingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'SubmitMint': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitMint,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitMintRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitMintResponse.SerializeToString,
+            ),
             'BatchSubmitMints': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchSubmitMints,
                     request_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitMintsRequest.FromString,
                     response_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitMintsResponse.SerializeToString,
+            ),
+            'SubmitTransfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitTransfer,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitTransferRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitTransferResponse.SerializeToString,
+            ),
+            'BatchSubmitTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSubmitTransfers,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitTransfersRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitTransfersResponse.SerializeToString,
+            ),
+            'UpdateItemContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateItemContent,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.UpdateItemContentRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.UpdateItemContentResponse.SerializeToString,
+            ),
+            'RevokeItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeItem,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.RevokeItemRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.RevokeItemResponse.SerializeToString,
+            ),
+            'CancelOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelOperation,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.CancelOperationRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_minting__pb2.CancelOperationResponse.SerializeToString,
             ),
             'GetOperation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOperation,
@@ -109,6 +216,33 @@ class MintingService:
     """
 
     @staticmethod
+    def SubmitMint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.MintingService/SubmitMint',
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitMintRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitMintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def BatchSubmitMints(request,
             target,
             options=(),
@@ -125,6 +259,141 @@ class MintingService:
             '/go2asia.gateway.v1.MintingService/BatchSubmitMints',
             go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitMintsRequest.SerializeToString,
             go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitMintsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitTransfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.MintingService/SubmitTransfer',
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitTransferRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.SubmitTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchSubmitTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.MintingService/BatchSubmitTransfers',
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitTransfersRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.BatchSubmitTransfersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateItemContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.MintingService/UpdateItemContent',
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.UpdateItemContentRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.UpdateItemContentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.MintingService/RevokeItem',
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.RevokeItemRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.RevokeItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.MintingService/CancelOperation',
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.CancelOperationRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_minting__pb2.CancelOperationResponse.FromString,
             options,
             channel_credentials,
             insecure,

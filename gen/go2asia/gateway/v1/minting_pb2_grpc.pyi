@@ -33,9 +33,30 @@ class MintingServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MintingServiceAsyncStub: ...
+    SubmitMint: _grpc.UnaryUnaryMultiCallable[_minting_pb2.SubmitMintRequest, _minting_pb2.SubmitMintResponse]
+    """Takes one mint; the same as a BatchSubmitMints of one, and durable before the answer likewise."""
     BatchSubmitMints: _grpc.UnaryUnaryMultiCallable[_minting_pb2.BatchSubmitMintsRequest, _minting_pb2.BatchSubmitMintsResponse]
     """Takes up to 500 mints. Each is durable, with its idempotency key, before the answer; sending and
     following happen afterwards and are reported to NFT's MintCallbackService.
+    """
+    SubmitTransfer: _grpc.UnaryUnaryMultiCallable[_minting_pb2.SubmitTransferRequest, _minting_pb2.SubmitTransferResponse]
+    """Sends TON from the minting wallet to a user's linked wallet, once; parked while none is linked.
+    What a user may get a day (UTC) is limited: RESOURCE_EXHAUSTED / TRANSFER_LIMIT_REACHED.
+    """
+    BatchSubmitTransfers: _grpc.UnaryUnaryMultiCallable[_minting_pb2.BatchSubmitTransfersRequest, _minting_pb2.BatchSubmitTransfersResponse]
+    """Takes up to 500 transfers; each by itself, as SubmitTransfer."""
+    UpdateItemContent: _grpc.UnaryUnaryMultiCallable[_minting_pb2.UpdateItemContentRequest, _minting_pb2.UpdateItemContentResponse]
+    """Changes what a minted item says about itself. It waits until the item is there; of several
+    changes of one item the last one taken stays.
+    """
+    RevokeItem: _grpc.UnaryUnaryMultiCallable[_minting_pb2.RevokeItemRequest, _minting_pb2.RevokeItemResponse]
+    """Revokes a soulbound item by its authority (TEP-85). FAILED_PRECONDITION / ITEM_NOT_REVOCABLE for
+    an item that is not soulbound.
+    """
+    CancelOperation: _grpc.UnaryUnaryMultiCallable[_minting_pb2.CancelOperationRequest, _minting_pb2.CancelOperationResponse]
+    """Calls off an operation that was not yet sent, named by the request id it came or will come under:
+    one that arrives later is taken as CANCELLED. FAILED_PRECONDITION / OPERATION_ALREADY_SENT
+    afterwards.
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_minting_pb2.GetOperationRequest, _minting_pb2.GetOperationResponse]
     """Reads one operation."""
@@ -47,9 +68,30 @@ class MintingServiceAsyncStub(MintingServiceStub):
     """Brings items on to the chain, each exactly once."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    SubmitMint: _aio.UnaryUnaryMultiCallable[_minting_pb2.SubmitMintRequest, _minting_pb2.SubmitMintResponse]  # type: ignore[assignment]
+    """Takes one mint; the same as a BatchSubmitMints of one, and durable before the answer likewise."""
     BatchSubmitMints: _aio.UnaryUnaryMultiCallable[_minting_pb2.BatchSubmitMintsRequest, _minting_pb2.BatchSubmitMintsResponse]  # type: ignore[assignment]
     """Takes up to 500 mints. Each is durable, with its idempotency key, before the answer; sending and
     following happen afterwards and are reported to NFT's MintCallbackService.
+    """
+    SubmitTransfer: _aio.UnaryUnaryMultiCallable[_minting_pb2.SubmitTransferRequest, _minting_pb2.SubmitTransferResponse]  # type: ignore[assignment]
+    """Sends TON from the minting wallet to a user's linked wallet, once; parked while none is linked.
+    What a user may get a day (UTC) is limited: RESOURCE_EXHAUSTED / TRANSFER_LIMIT_REACHED.
+    """
+    BatchSubmitTransfers: _aio.UnaryUnaryMultiCallable[_minting_pb2.BatchSubmitTransfersRequest, _minting_pb2.BatchSubmitTransfersResponse]  # type: ignore[assignment]
+    """Takes up to 500 transfers; each by itself, as SubmitTransfer."""
+    UpdateItemContent: _aio.UnaryUnaryMultiCallable[_minting_pb2.UpdateItemContentRequest, _minting_pb2.UpdateItemContentResponse]  # type: ignore[assignment]
+    """Changes what a minted item says about itself. It waits until the item is there; of several
+    changes of one item the last one taken stays.
+    """
+    RevokeItem: _aio.UnaryUnaryMultiCallable[_minting_pb2.RevokeItemRequest, _minting_pb2.RevokeItemResponse]  # type: ignore[assignment]
+    """Revokes a soulbound item by its authority (TEP-85). FAILED_PRECONDITION / ITEM_NOT_REVOCABLE for
+    an item that is not soulbound.
+    """
+    CancelOperation: _aio.UnaryUnaryMultiCallable[_minting_pb2.CancelOperationRequest, _minting_pb2.CancelOperationResponse]  # type: ignore[assignment]
+    """Calls off an operation that was not yet sent, named by the request id it came or will come under:
+    one that arrives later is taken as CANCELLED. FAILED_PRECONDITION / OPERATION_ALREADY_SENT
+    afterwards.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_minting_pb2.GetOperationRequest, _minting_pb2.GetOperationResponse]  # type: ignore[assignment]
     """Reads one operation."""
@@ -60,6 +102,14 @@ class MintingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Brings items on to the chain, each exactly once."""
 
     @_abc_1.abstractmethod
+    def SubmitMint(
+        self,
+        request: _minting_pb2.SubmitMintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_minting_pb2.SubmitMintResponse, _abc.Awaitable[_minting_pb2.SubmitMintResponse]]:
+        """Takes one mint; the same as a BatchSubmitMints of one, and durable before the answer likewise."""
+
+    @_abc_1.abstractmethod
     def BatchSubmitMints(
         self,
         request: _minting_pb2.BatchSubmitMintsRequest,
@@ -67,6 +117,55 @@ class MintingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_minting_pb2.BatchSubmitMintsResponse, _abc.Awaitable[_minting_pb2.BatchSubmitMintsResponse]]:
         """Takes up to 500 mints. Each is durable, with its idempotency key, before the answer; sending and
         following happen afterwards and are reported to NFT's MintCallbackService.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitTransfer(
+        self,
+        request: _minting_pb2.SubmitTransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_minting_pb2.SubmitTransferResponse, _abc.Awaitable[_minting_pb2.SubmitTransferResponse]]:
+        """Sends TON from the minting wallet to a user's linked wallet, once; parked while none is linked.
+        What a user may get a day (UTC) is limited: RESOURCE_EXHAUSTED / TRANSFER_LIMIT_REACHED.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchSubmitTransfers(
+        self,
+        request: _minting_pb2.BatchSubmitTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_minting_pb2.BatchSubmitTransfersResponse, _abc.Awaitable[_minting_pb2.BatchSubmitTransfersResponse]]:
+        """Takes up to 500 transfers; each by itself, as SubmitTransfer."""
+
+    @_abc_1.abstractmethod
+    def UpdateItemContent(
+        self,
+        request: _minting_pb2.UpdateItemContentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_minting_pb2.UpdateItemContentResponse, _abc.Awaitable[_minting_pb2.UpdateItemContentResponse]]:
+        """Changes what a minted item says about itself. It waits until the item is there; of several
+        changes of one item the last one taken stays.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeItem(
+        self,
+        request: _minting_pb2.RevokeItemRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_minting_pb2.RevokeItemResponse, _abc.Awaitable[_minting_pb2.RevokeItemResponse]]:
+        """Revokes a soulbound item by its authority (TEP-85). FAILED_PRECONDITION / ITEM_NOT_REVOCABLE for
+        an item that is not soulbound.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelOperation(
+        self,
+        request: _minting_pb2.CancelOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_minting_pb2.CancelOperationResponse, _abc.Awaitable[_minting_pb2.CancelOperationResponse]]:
+        """Calls off an operation that was not yet sent, named by the request id it came or will come under:
+        one that arrives later is taken as CANCELLED. FAILED_PRECONDITION / OPERATION_ALREADY_SENT
+        afterwards.
         """
 
     @_abc_1.abstractmethod

@@ -252,3 +252,51 @@ class LinkedWallet(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LinkedWallet: _TypeAlias = LinkedWallet  # noqa: Y015
+
+@_typing.final
+class UnlinkWalletRequest(_message.Message):
+    """Request of UnlinkWallet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    user_id: _builtins.str
+    """Whose."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlinkWalletRequest: _TypeAlias = UnlinkWalletRequest  # noqa: Y015
+
+@_typing.final
+class UnlinkWalletResponse(_message.Message):
+    """Response of UnlinkWallet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARKED_OPERATIONS_FIELD_NUMBER: _builtins.int
+    parked_operations: _builtins.int
+    """How many operations it parked."""
+    def __init__(
+        self,
+        *,
+        parked_operations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parked_operations", b"parked_operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlinkWalletResponse: _TypeAlias = UnlinkWalletResponse  # noqa: Y015

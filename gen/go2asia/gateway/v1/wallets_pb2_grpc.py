@@ -45,6 +45,11 @@ class WalletLinkServiceStub:
                 request_serializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.LinkWalletRequest.SerializeToString,
                 response_deserializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.LinkWalletResponse.FromString,
                 _registered_method=True)
+        self.UnlinkWallet = channel.unary_unary(
+                '/go2asia.gateway.v1.WalletLinkService/UnlinkWallet',
+                request_serializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.UnlinkWalletRequest.SerializeToString,
+                response_deserializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.UnlinkWalletResponse.FromString,
+                _registered_method=True)
         self.GetLinkedWallet = channel.unary_unary(
                 '/go2asia.gateway.v1.WalletLinkService/GetLinkedWallet',
                 request_serializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.GetLinkedWalletRequest.SerializeToString,
@@ -71,6 +76,14 @@ class WalletLinkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UnlinkWallet(self, request, context):
+        """Forgets a user's wallet, and parks in the same commit what was not yet sent to it; what was sent
+        goes on. NOT_FOUND / WALLET_NOT_LINKED without one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLinkedWallet(self, request, context):
         """Reads a user's linked wallet. NOT_FOUND / WALLET_NOT_LINKED without one.
         """
@@ -90,6 +103,11 @@ def add_WalletLinkServiceServicer_to_server(servicer, server):
                     servicer.LinkWallet,
                     request_deserializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.LinkWalletRequest.FromString,
                     response_serializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.LinkWalletResponse.SerializeToString,
+            ),
+            'UnlinkWallet': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlinkWallet,
+                    request_deserializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.UnlinkWalletRequest.FromString,
+                    response_serializer=go2asia_dot_gateway_dot_v1_dot_wallets__pb2.UnlinkWalletResponse.SerializeToString,
             ),
             'GetLinkedWallet': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLinkedWallet,
@@ -152,6 +170,33 @@ class WalletLinkService:
             '/go2asia.gateway.v1.WalletLinkService/LinkWallet',
             go2asia_dot_gateway_dot_v1_dot_wallets__pb2.LinkWalletRequest.SerializeToString,
             go2asia_dot_gateway_dot_v1_dot_wallets__pb2.LinkWalletResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlinkWallet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.gateway.v1.WalletLinkService/UnlinkWallet',
+            go2asia_dot_gateway_dot_v1_dot_wallets__pb2.UnlinkWalletRequest.SerializeToString,
+            go2asia_dot_gateway_dot_v1_dot_wallets__pb2.UnlinkWalletResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class WalletLinkServiceStub:
     """Links the wallet that signed the challenge, in place of any former one, and releases the user's
     parked mints in the same commit.
     """
+    UnlinkWallet: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.UnlinkWalletRequest, _wallets_pb2.UnlinkWalletResponse]
+    """Forgets a user's wallet, and parks in the same commit what was not yet sent to it; what was sent
+    goes on. NOT_FOUND / WALLET_NOT_LINKED without one.
+    """
     GetLinkedWallet: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.GetLinkedWalletRequest, _wallets_pb2.GetLinkedWalletResponse]
     """Reads a user's linked wallet. NOT_FOUND / WALLET_NOT_LINKED without one."""
 
@@ -52,6 +56,10 @@ class WalletLinkServiceAsyncStub(WalletLinkServiceStub):
     LinkWallet: _aio.UnaryUnaryMultiCallable[_wallets_pb2.LinkWalletRequest, _wallets_pb2.LinkWalletResponse]  # type: ignore[assignment]
     """Links the wallet that signed the challenge, in place of any former one, and releases the user's
     parked mints in the same commit.
+    """
+    UnlinkWallet: _aio.UnaryUnaryMultiCallable[_wallets_pb2.UnlinkWalletRequest, _wallets_pb2.UnlinkWalletResponse]  # type: ignore[assignment]
+    """Forgets a user's wallet, and parks in the same commit what was not yet sent to it; what was sent
+    goes on. NOT_FOUND / WALLET_NOT_LINKED without one.
     """
     GetLinkedWallet: _aio.UnaryUnaryMultiCallable[_wallets_pb2.GetLinkedWalletRequest, _wallets_pb2.GetLinkedWalletResponse]  # type: ignore[assignment]
     """Reads a user's linked wallet. NOT_FOUND / WALLET_NOT_LINKED without one."""
@@ -75,6 +83,16 @@ class WalletLinkServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_wallets_pb2.LinkWalletResponse, _abc.Awaitable[_wallets_pb2.LinkWalletResponse]]:
         """Links the wallet that signed the challenge, in place of any former one, and releases the user's
         parked mints in the same commit.
+        """
+
+    @_abc_1.abstractmethod
+    def UnlinkWallet(
+        self,
+        request: _wallets_pb2.UnlinkWalletRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.UnlinkWalletResponse, _abc.Awaitable[_wallets_pb2.UnlinkWalletResponse]]:
+        """Forgets a user's wallet, and parks in the same commit what was not yet sent to it; what was sent
+        goes on. NOT_FOUND / WALLET_NOT_LINKED without one.
         """
 
     @_abc_1.abstractmethod
