@@ -204,6 +204,7 @@ def mint(known: Mint) -> nft_pb2.Mint:
         failure_reason=known.failure_reason,
         retryable=known.retryable,
         retry_of=known.retry_of or "",
+        present_owner_address=known.present_owner_address or "",
     )
     if known.location is not None:
         message.location.collection_address = known.location.collection_address

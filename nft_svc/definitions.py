@@ -24,9 +24,10 @@ class OnchainPolicy(StrEnum):
 
 
 class TokenStandard(StrEnum):
-    """What an instance becomes on chain: NFT is transferable (TEP-62)."""
+    """What an instance becomes on chain: NFT is transferable (TEP-62), SBT soulbound (TEP-85)."""
 
     NFT = "NFT"
+    SBT = "SBT"
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,20 @@ class LevelTakenBack(NftError):
     reason = "LEVEL_TAKEN_BACK"
 
 
+class ReconciliationNotFound(NftError):
+    """No reconciliation has this id, or none was started yet; start one."""
+
+    kind = Kind.NOT_FOUND
+    reason = "RECONCILIATION_NOT_FOUND"
+
+
+class ReconciliationRunning(NftError):
+    """A reconciliation is at work; follow that one, or wait for its end."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "RECONCILIATION_RUNNING"
+
+
 class ResumeTokenInvalid(NftError):
     """The resume token is malformed or belongs to another target; open a stream without one."""
 

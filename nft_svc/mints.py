@@ -76,7 +76,8 @@ class Mint:
 
     `version` counts the changes of this record; `operation_version` is the version of the
     Gateway's operation that it reflects, 0 before the first report. `retry_of` is the failed mint
-    of the same instance that this one retries.
+    of the same instance that this one retries. `present_owner_address` is set once a reconciliation
+    has seen the item with another owner than the one that it was minted to.
     """
 
     mint_id: str
@@ -94,6 +95,7 @@ class Mint:
     failure_reason: str = ""
     retryable: bool = False
     retry_of: str | None = None
+    present_owner_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,14 @@ def cancel(mint: Mint, now: datetime) -> Change:
     if mint.operation_id is not None or mint.state is not MintState.QUEUED:
         raise MintHandedOver(field="mint_id", mint_id=mint.mint_id, state=mint.state)
     after = replace(mint, state=MintState.CANCELLED, version=mint.version + 1, update_time=now)
+    return Change(after, mint.state)
+
+
+def change_owner(mint: Mint, owner_address: str, now: datetime) -> Change:
+    """The mint after its item was seen with another owner; its state stays."""
+    after = replace(
+        mint, present_owner_address=owner_address, version=mint.version + 1, update_time=now
+    )
     return Change(after, mint.state)
 
 

@@ -41,6 +41,15 @@ async def queue_mints(
     await queue.enqueue(connection, [_work(mint, origin.traceparent) for mint, origin in queued])
 
 
+async def hand_over_again(connection: Connection, queue: Queue, mint: Mint) -> None:
+    """Puts a mint back into the outbox that it was lost from; one that is there stays as it is.
+
+    The Gateway takes an order once, so this does no harm to a mint that it has.
+    """
+    await queue.revive(connection, [mint.mint_id])
+    await queue.enqueue(connection, [_work(mint, None)])
+
+
 async def call_off(
     connection: Connection, queue: Queue, mint: Mint, now: datetime, origin: Origin
 ) -> Change:

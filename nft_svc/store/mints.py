@@ -15,7 +15,8 @@ from nft_svc.mints import Location, Mint, MintState
 COLUMNS: LiteralString = """
 m.mint_id::text, m.nft_id::text, m.user_id, m.nft_type, m.state, m.version, m.content,
 m.operation_id::text, m.operation_version, m.collection_address, m.item_index, m.item_address,
-m.owner_address, m.failure_reason, m.retryable, m.retry_of::text, m.create_time, m.update_time
+m.owner_address, m.present_owner_address, m.failure_reason, m.retryable, m.retry_of::text,
+m.create_time, m.update_time
 """
 _ALIVE_OR_DONE = """
 SELECT nft_id::text FROM nft_mint_queue
@@ -37,11 +38,14 @@ UPDATE nft_mint_queue AS m
 SET state = c.state, version = c.version, operation_id = c.operation_id,
     operation_version = c.operation_version, collection_address = c.collection_address,
     item_index = c.item_index, item_address = c.item_address, owner_address = c.owner_address,
-    failure_reason = c.failure_reason, retryable = c.retryable, update_time = c.update_time
+    present_owner_address = c.present_owner_address, failure_reason = c.failure_reason,
+    retryable = c.retryable, update_time = c.update_time
 FROM unnest(%b::uuid[], %b::text[], %b::bigint[], %b::uuid[], %b::bigint[], %b::text[],
-            %b::numeric[], %b::text[], %b::text[], %b::text[], %b::bool[], %b::timestamptz[])
+            %b::numeric[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bool[],
+            %b::timestamptz[])
     AS c (mint_id, state, version, operation_id, operation_version, collection_address,
-          item_index, item_address, owner_address, failure_reason, retryable, update_time)
+          item_index, item_address, owner_address, present_owner_address, failure_reason,
+          retryable, update_time)
 WHERE m.mint_id = c.mint_id
 """
 
@@ -120,6 +124,7 @@ async def update(connection: Connection, mints: Sequence[Mint]) -> None:
         [place and place.item_index for place in places],
         [place and place.item_address for place in places],
         [place and place.owner_address for place in places],
+        [mint.present_owner_address for mint in mints],
         [mint.failure_reason for mint in mints],
         [mint.retryable for mint in mints],
         [mint.update_time for mint in mints],
@@ -160,4 +165,5 @@ def mint_from(row: Mapping[Any, Any]) -> Mint:
         failure_reason=row["failure_reason"],
         retryable=row["retryable"],
         retry_of=row["retry_of"],
+        present_owner_address=row["present_owner_address"],
     )

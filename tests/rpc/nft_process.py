@@ -19,7 +19,7 @@ from devstack.certificates import Authority
 from devstack.ports import free_port
 from mesh.client import open_channel
 from mesh.clock import new_id
-from mesh.errors import InvalidArgument, Unavailable
+from mesh.errors import InvalidArgument, NotFound, Unavailable
 from mesh.server import Registration
 from mesh.status import to_item_error
 
@@ -59,6 +59,14 @@ class MemoryGateway(minting_pb2_grpc.MintingServiceServicer):
             results=[await self._take(order) for order in request.orders]
         )
 
+    async def GetOperation(
+        self, request: minting_pb2.GetOperationRequest, context: Any
+    ) -> minting_pb2.GetOperationResponse:
+        for operation in self.operations.values():
+            if operation.operation_id == request.operation_id:
+                return minting_pb2.GetOperationResponse(operation=operation)
+        raise NotFound
+
     async def _take(self, order: minting_pb2.MintOrder) -> minting_pb2.SubmitMintResult:
         if order.user_id.startswith("refused"):
             error = InvalidArgument(field="orders[0].user_id")
@@ -94,6 +102,9 @@ class NftProcess:
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        self._process.kill()
+
     async def exit_code(self) -> int:
         return await self._process.wait()
 
@@ -112,8 +123,7 @@ class NftProcess:
             operation_id=operation_id,
             version=version,
             state=state,
-            location=PLACE,
-            **details,
+            **{"location": PLACE, **details},
         )
         async with self.channel("gateway/gateway") as channel:
             stub = callbacks_pb2_grpc.MintCallbackServiceStub(channel)

@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
     ERROR_REASON_LEVEL_TAKEN_BACK: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
+    ERROR_REASON_RECONCILIATION_NOT_FOUND: _ErrorReason.ValueType  # 24
+    """NOT_FOUND: no run has this id, or there was none yet. Metadata: `reconciliation_id`."""
+    ERROR_REASON_RECONCILIATION_RUNNING: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION: a run is at work; one at a time. Metadata: `reconciliation_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the NFT service; domain `nft.go2asia`. On the wire the name without the prefix."""
@@ -134,4 +138,8 @@ ERROR_REASON_MINT_ENDED: ErrorReason.ValueType  # 22
 """FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
 ERROR_REASON_LEVEL_TAKEN_BACK: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
+ERROR_REASON_RECONCILIATION_NOT_FOUND: ErrorReason.ValueType  # 24
+"""NOT_FOUND: no run has this id, or there was none yet. Metadata: `reconciliation_id`."""
+ERROR_REASON_RECONCILIATION_RUNNING: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION: a run is at work; one at a time. Metadata: `reconciliation_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -153,6 +153,7 @@ class Mint(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
+    PRESENT_OWNER_ADDRESS_FIELD_NUMBER: _builtins.int
     mint_id: _builtins.str
     """UUIDv7."""
     nft_id: _builtins.str
@@ -173,6 +174,10 @@ class Mint(_message.Message):
     """True if a new attempt could succeed."""
     retry_of: _builtins.str
     """The failed mint that this one retries; empty for a first one."""
+    present_owner_address: _builtins.str
+    """Who owns the item, as a reconciliation saw it last; empty while it saw none but the one that it
+    was minted to (`location.owner_address`).
+    """
     @_builtins.property
     def content(self) -> Global___ItemContent:
         """What is written on chain, frozen when the mint was queued."""
@@ -206,10 +211,11 @@ class Mint(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         retry_of: _builtins.str = ...,
+        present_owner_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "location", b"location", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "failure_reason", b"failure_reason", "location", b"location", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "operation_id", b"operation_id", "retry_of", b"retry_of", "retryable", b"retryable", "state", b"state", "update_time", b"update_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "failure_reason", b"failure_reason", "location", b"location", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "operation_id", b"operation_id", "present_owner_address", b"present_owner_address", "retry_of", b"retry_of", "retryable", b"retryable", "state", b"state", "update_time", b"update_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,122 @@
+"""The steps of a reconciliation that repair what is safe to repair.
+
+Each repair is a transaction of its own that looks again before it changes anything, so a step that
+is worked twice, after a crash, repairs once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mesh.db import Connection, Database
+from mesh.outbox import Queue
+from nft_svc import convert
+from nft_svc.audit import AuditEntry, Origin
+from nft_svc.comparing import Gateway
+from nft_svc.feed import entry
+from nft_svc.mints import Mint, change_owner
+from nft_svc.reconcile import DiscrepancyKind, RepairState
+from nft_svc.reports import News, Reports
+from nft_svc.steps import Repaired, Step, StepOutcome
+from nft_svc.store import audit, feed, mints, reads
+from nft_svc.store import reconciliations as store
+from nft_svc.submissions import hand_over_again
+
+PAGE = 100
+
+
+class Repairs:
+    """Repairs page by page; `announce` is called after each commit that changed a mint."""
+
+    def __init__(
+        self,
+        database: Database,
+        gateway: Gateway,
+        reports: Reports,
+        submissions: Queue,
+        announce: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._gateway = gateway
+        self._reports = reports
+        self._submissions = submissions
+        self._announce = announce
+
+    async def page(self, step: Step, origin: Origin) -> StepOutcome:
+        """Repairs the next of what the run found; what stays as it is says why."""
+        async with self._database.transaction(read_only=True) as connection:
+            found = await store.page(
+                connection,
+                step.reconciliation_id,
+                int(step.after or 0),
+                PAGE,
+                repair=RepairState.PENDING,
+            )
+        repaired = [await self._repair(row, origin) for row in found]
+        more = len(found) == PAGE
+        following = step.onward(str(found[-1]["discrepancy_id"])) if more else step.next_phase()
+        return StepOutcome(following, repaired=repaired)
+
+    async def _repair(self, row: Mapping[Any, Any], origin: Origin) -> Repaired:
+        number, mint_id = row["discrepancy_id"], row["mint_id"]
+        match DiscrepancyKind(row["kind"]):
+            case DiscrepancyKind.WRONG_OWNER:
+                await self._record_owner(mint_id, row["found"]["owner_address"], origin)
+                return Repaired(number, RepairState.DONE)
+            case DiscrepancyKind.STATE_BEHIND:
+                detail = await self._catch_up(mint_id, origin)
+                return Repaired(number, RepairState.FAILED if detail else RepairState.DONE, detail)
+            case kind:
+                raise AssertionError(f"{kind} has no repair, so it cannot be pending")
+
+    async def _record_owner(self, mint_id: str, owner_address: str, origin: Origin) -> None:
+        async def work(connection: Connection) -> None:
+            now, locked = await mints.lock(connection, [mint_id])
+            mint = locked[mint_id]
+            if now is None or mint.present_owner_address == owner_address:
+                return
+            change = change_owner(mint, owner_address, now)
+            await mints.update(connection, [change.mint])
+            await audit.write(connection, [_new_owner(mint, owner_address, origin)])
+            # Last, because the feed's head stays locked from here to the commit.
+            await feed.append(connection, [entry(change)])
+
+        await self._database.run(work)
+        self._announce()
+
+    async def _catch_up(self, mint_id: str, origin: Origin) -> str:
+        """Brings a mint to where the Gateway has it; returns why that was not possible."""
+        mint = await self._read(mint_id)
+        if mint.operation_id is None:
+            await self._database.run(
+                lambda connection: hand_over_again(connection, self._submissions, mint)
+            )
+            self._announce()
+            return ""
+        operation = await self._gateway.operation(mint.operation_id)
+        if operation is None:
+            return "the Gateway has no such operation any more"
+        report = convert.operation_report(operation)
+        await self._reports.apply([News(report, origin)])
+        after = await self._read(mint_id)
+        if after.state is report.state or after.operation_version > report.version:
+            return ""
+        return f"a mint that is {after.state} cannot become {report.state}"
+
+    async def _read(self, mint_id: str) -> Mint:
+        async with self._database.transaction(read_only=True) as connection:
+            found = await reads.mint(connection, mint_id)
+        assert found is not None, "mints are never deleted"
+        return found
+
+
+def _new_owner(mint: Mint, owner_address: str, origin: Origin) -> AuditEntry:
+    minted_to = mint.location.owner_address if mint.location else ""
+    return AuditEntry(
+        origin=origin,
+        action="mint.owner",
+        subject=f"mint/{mint.mint_id}",
+        user_id=mint.user_id,
+        before={"owner_address": mint.present_owner_address or minted_to},
+        after={"owner_address": owner_address},
+        nft_id=mint.nft_id,
+    )
