@@ -8,6 +8,7 @@ from go2asia.gateway.v1 import chain_pb2, chain_pb2_grpc, minting_pb2, minting_p
 from mesh.errors import Kind, MeshError
 from mesh.status import from_item_error
 from nft_svc.definitions import TokenStandard
+from nft_svc.errors import MintHandedOver
 
 
 class GatewayClient:
@@ -32,6 +33,23 @@ class GatewayClient:
             else from_item_error(result.error)
             for result in response.results
         ]
+
+    async def cancel(self, mint_id: str) -> minting_pb2.Operation | None:
+        """Calls an order off, also one that has yet to come; its operation, or None if none came.
+
+        Raises `MintHandedOver` if it was sent to the chain, or may have been.
+        """
+        request = minting_pb2.CancelOperationRequest(
+            request_id=f"cancel/{mint_id}", operation_request_id=mint_id
+        )
+        try:
+            response = await self._minting.CancelOperation(request)
+        except MeshError as error:
+            if error.reason == "OPERATION_ALREADY_SENT":
+                state = error.metadata.get("state", "")
+                raise MintHandedOver(field="mint_id", mint_id=mint_id, state=state) from None
+            raise
+        return response.operation if response.HasField("operation") else None
 
     async def operation(self, operation_id: str) -> minting_pb2.Operation | None:
         """The present state of an operation; None if the Gateway has none of that id."""

@@ -20,12 +20,14 @@ from go2asia.nft.v1 import (
 from mesh.client import open_channel
 from mesh.db import Database
 from mesh.server import Registration
+from nft_svc.cancelling import Cancelling
 from nft_svc.catalog import Catalog
 from nft_svc.census import Census
 from nft_svc.clients import GatewayClient
 from nft_svc.comparing import Comparing
 from nft_svc.config import NftSettings
 from nft_svc.feed import Feed
+from nft_svc.handover import Handover
 from nft_svc.mint_requests import MintRequests
 from nft_svc.orchestrator import Orchestrator
 from nft_svc.reconciler import Reconciler, step_queue
@@ -68,11 +70,13 @@ async def composed(settings: NftSettings) -> AsyncIterator[Service]:
         await enter(Census(database, queue, settings.census_interval))
         steps = step_queue(settings.reconciliation_lease)
         comparing = Comparing(database, gateway, settings.reconciliation_grace)
-        repairs = Repairs(database, gateway, reports, queue, mints_queued)
+        handover = Handover(gateway, reports)
+        repairs = Repairs(database, gateway, handover, feed.announce)
         reconciler = await enter(Reconciler(steps, comparing, repairs).worker(database))
         catalog = Catalog(database)
         reverts = Reverts(database, catalog, queue, mints_queued)
-        requests = MintRequests(database, catalog, queue, mints_queued)
+        cancelling = Cancelling(database, gateway, handover)
+        requests = MintRequests(database, catalog, queue, cancelling, mints_queued)
         rewards = await enter(Rewards(database, catalog, queue, mints_queued))
         registrations = [
             Registration(

@@ -120,7 +120,7 @@ class MintNotRetryable(NftError):
 
 
 class MintHandedOver(NftError):
-    """The Gateway has this mint, or may have it; follow it to its end instead."""
+    """The mint was sent to the chain, or may have been; follow it to its end instead."""
 
     kind = Kind.FAILED_PRECONDITION
     reason = "MINT_HANDED_OVER"

@@ -12,11 +12,13 @@ from mesh.outbox import Queue
 from nft_svc import convert
 from nft_svc.accrual import Standing
 from nft_svc.audit import Origin
+from nft_svc.cancelling import Cancelling
 from nft_svc.catalog import Catalog
 from nft_svc.definitions import NftType, OnchainPolicy
 from nft_svc.errors import (
     LevelTakenBack,
     MintExists,
+    MintHandedOver,
     MintingNotOffered,
     MintNotFound,
     NftNotFound,
@@ -24,10 +26,10 @@ from nft_svc.errors import (
 )
 from nft_svc.feed import entry
 from nft_svc.metadata import item_content
-from nft_svc.mints import Change, Mint, check_retryable
+from nft_svc.mints import Change, Mint, MintState, check_retryable, check_unsent
 from nft_svc.store import feed, mints, reads, rewards
 from nft_svc.store.requests import recall_one
-from nft_svc.submissions import call_off, queue_mints
+from nft_svc.submissions import queue_mints, withdraw
 from nft_svc.tables import idempotency_keys
 
 
@@ -43,11 +45,13 @@ class MintRequests:
         database: Database,
         catalog: Catalog,
         submissions: Queue,
+        cancelling: Cancelling,
         announce: Callable[[], None],
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._submissions = submissions
+        self._cancelling = cancelling
         self._announce = announce
 
     async def request(self, key: Key, user_id: str, nft_id: str, origin: Origin) -> nft_pb2.Mint:
@@ -76,19 +80,38 @@ class MintRequests:
         return await self._once(key, work)
 
     async def cancel(self, key: Key, user_id: str, mint_id: str, origin: Origin) -> nft_pb2.Mint:
-        """Calls off a mint that nobody tried to hand over.
+        """Calls off a mint that was not yet sent; one that is CANCELLED stays as it is.
 
         Raises `MintNotFound`, `NotTheOwner`, `MintEnded`, `MintHandedOver`.
         """
 
-        async def work(connection: Connection) -> Change:
+        async def work(connection: Connection) -> nft_pb2.Mint | None:
+            known = await recall_one(connection, key)
+            if known is not None:
+                return nft_pb2.Mint.FromString(known)
             now, found = await mints.lock(connection, [mint_id])
-            if now is None:
-                raise MintNotFound(field="mint_id", mint_id=mint_id)
             mint = _owned(found.get(mint_id), user_id, mint_id)
-            return await call_off(connection, self._submissions, mint, now, origin)
+            change = None
+            if mint.state is not MintState.CANCELLED:
+                check_unsent(mint)
+                assert now is not None, "the mint was found"
+                change = await withdraw(connection, self._submissions, mint, now, origin)
+                if change is None:
+                    return None  # the Gateway has it, or may have it
+            message = convert.mint(change.mint if change else mint)
+            await remember(connection, idempotency_keys, [(key, message.SerializeToString())])
+            # Last, because the feed's head stays locked from here to the commit.
+            await feed.append(connection, [entry(change)] if change else [])
+            return message
 
-        return await self._once(key, work)
+        answer = await self._database.run(work)
+        if answer is None:
+            await self._cancelling.call_off(mint_id, origin)
+            answer = await self._database.run(work)
+        if answer is None:
+            raise MintHandedOver(field="mint_id", mint_id=mint_id)
+        self._announce()
+        return answer
 
     async def _queue(
         self,

@@ -190,15 +190,16 @@ def check_retryable(mint: Mint) -> None:
         )
 
 
-def cancel(mint: Mint, now: datetime) -> Change:
-    """The mint called off, if nobody tried to hand it over yet: that the caller has made sure of.
-
-    Raises `MintEnded`, or `MintHandedOver` when the Gateway has reported of it.
-    """
+def check_unsent(mint: Mint) -> None:
+    """Raises `MintEnded` or `MintHandedOver` for a mint that cannot be called off any more."""
     if not STEPS[mint.state]:
         raise MintEnded(field="mint_id", mint_id=mint.mint_id, state=mint.state)
-    if mint.operation_id is not None or mint.state is not MintState.QUEUED:
+    if mint.state in _ON_CHAIN:
         raise MintHandedOver(field="mint_id", mint_id=mint.mint_id, state=mint.state)
+
+
+def cancel(mint: Mint, now: datetime) -> Change:
+    """The mint called off that nobody tried to hand over yet: that the caller has made sure of."""
     after = replace(mint, state=MintState.CANCELLED, version=mint.version + 1, update_time=now)
     return Change(after, mint.state)
 

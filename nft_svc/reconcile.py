@@ -168,7 +168,9 @@ def missing(record: Record) -> Finding:
 
 def behind(mint: Mint, report: Report) -> Finding | None:
     """The finding of a mint that is not where the Gateway's operation is; None if it is."""
-    if report.version <= mint.operation_version and report.state is mint.state:
+    if report.version < mint.operation_version:
+        return None  # a newer report has come meanwhile
+    if report.version == mint.operation_version and report.state is mint.state:
         return None
     repairable = judge(mint, report) is Verdict.NEWS
     return Finding(

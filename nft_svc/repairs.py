@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mesh.db import Connection, Database
-from mesh.outbox import Queue
+from mesh.errors import MeshError
 from nft_svc import convert
 from nft_svc.audit import AuditEntry, Origin
 from nft_svc.comparing import Gateway
 from nft_svc.feed import entry
+from nft_svc.handover import Handover
 from nft_svc.mints import Mint, change_owner
-from nft_svc.reconcile import DiscrepancyKind, RepairState
-from nft_svc.reports import News, Reports
+from nft_svc.reconcile import DiscrepancyKind, RepairState, behind
 from nft_svc.steps import Repaired, Step, StepOutcome
 from nft_svc.store import audit, feed, mints, reads
 from nft_svc.store import reconciliations as store
-from nft_svc.submissions import hand_over_again
 
 PAGE = 100
 
@@ -31,14 +30,12 @@ class Repairs:
         self,
         database: Database,
         gateway: Gateway,
-        reports: Reports,
-        submissions: Queue,
+        handover: Handover,
         announce: Callable[[], None],
     ) -> None:
         self._database = database
         self._gateway = gateway
-        self._reports = reports
-        self._submissions = submissions
+        self._handover = handover
         self._announce = announce
 
     async def page(self, step: Step, origin: Origin) -> StepOutcome:
@@ -87,20 +84,21 @@ class Repairs:
         """Brings a mint to where the Gateway has it; returns why that was not possible."""
         mint = await self._read(mint_id)
         if mint.operation_id is None:
-            await self._database.run(
-                lambda connection: hand_over_again(connection, self._submissions, mint)
-            )
-            self._announce()
+            try:
+                await self._handover.submit(mint, origin)
+            except MeshError as error:
+                if error.transient:
+                    raise
+                return f"the Gateway refused it: {error.reason}: {error.message}"
             return ""
         operation = await self._gateway.operation(mint.operation_id)
         if operation is None:
             return "the Gateway has no such operation any more"
-        report = convert.operation_report(operation)
-        await self._reports.apply([News(report, origin)])
+        await self._handover.take(operation, origin)
         after = await self._read(mint_id)
-        if after.state is report.state or after.operation_version > report.version:
+        if behind(after, convert.operation_report(operation)) is None:
             return ""
-        return f"a mint that is {after.state} cannot become {report.state}"
+        return f"a mint that is {after.state} cannot take the Gateway's state"
 
     async def _read(self, mint_id: str) -> Mint:
         async with self._database.transaction(read_only=True) as connection:

@@ -11,7 +11,7 @@ from mesh.db import Connection, Database
 from mesh.telemetry import logger
 from nft_svc.audit import AuditEntry, Origin
 from nft_svc.feed import entry
-from nft_svc.mints import Change, Mint, Report, Verdict, follow, judge, refuse
+from nft_svc.mints import Change, Mint, MintState, Report, Verdict, follow, judge, refuse
 from nft_svc.store import audit, feed, mints
 
 _log = logger("nft.reports")
@@ -129,6 +129,12 @@ def _touched(changes: Sequence[tuple[Change, Origin]]) -> list[str]:
     return list(dict.fromkeys(change.mint.mint_id for change, _ in changes))
 
 
+def _action(change: Change) -> str:
+    if change.mint.state is MintState.CANCELLED:
+        return "mint.cancel"
+    return "mint.rollback" if change.rollback else "mint.report"
+
+
 def _audit_entry(change: Change, origin: Origin) -> AuditEntry:
     mint = change.mint
     after = {"state": mint.state, "operation_version": mint.operation_version}
@@ -136,7 +142,7 @@ def _audit_entry(change: Change, origin: Origin) -> AuditEntry:
         after["failure_reason"] = mint.failure_reason
     return AuditEntry(
         origin=origin,
-        action="mint.rollback" if change.rollback else "mint.report",
+        action=_action(change),
         subject=f"mint/{mint.mint_id}",
         user_id=mint.user_id,
         before={"state": change.previous},

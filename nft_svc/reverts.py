@@ -13,14 +13,13 @@ from nft_svc import convert
 from nft_svc.accrual import Accrual, Grant, Reward
 from nft_svc.audit import Origin
 from nft_svc.catalog import Catalog
-from nft_svc.errors import MintEnded, MintHandedOver
 from nft_svc.feed import entry
 from nft_svc.mints import Change
 from nft_svc.rewards import write
 from nft_svc.store import feed, mints
 from nft_svc.store import rewards as store
 from nft_svc.store.requests import recall_together
-from nft_svc.submissions import call_off
+from nft_svc.submissions import withdraw
 from nft_svc.tables import idempotency_keys
 
 Outcome = rewards_pb2.RevertOutcome
@@ -108,7 +107,4 @@ class Reverts:
         if mint is None:
             return None
         _, locked = await mints.lock(connection, [mint.mint_id])
-        try:
-            return await call_off(connection, self._submissions, locked[mint.mint_id], now, origin)
-        except (MintEnded, MintHandedOver):
-            return None
+        return await withdraw(connection, self._submissions, locked[mint.mint_id], now, origin)

@@ -7,8 +7,7 @@ from mesh.db import Connection
 from mesh.outbox import Backoff, Queue, Work
 from nft_svc import convert
 from nft_svc.audit import AuditEntry, Origin
-from nft_svc.errors import MintHandedOver
-from nft_svc.mints import Change, Mint, cancel
+from nft_svc.mints import Change, Mint, MintState, cancel
 from nft_svc.store import audit, mints
 from nft_svc.tables import submissions
 
@@ -41,26 +40,17 @@ async def queue_mints(
     await queue.enqueue(connection, [_work(mint, origin.traceparent) for mint, origin in queued])
 
 
-async def hand_over_again(connection: Connection, queue: Queue, mint: Mint) -> None:
-    """Puts a mint back into the outbox that it was lost from; one that is there stays as it is.
-
-    The Gateway takes an order once, so this does no harm to a mint that it has.
-    """
-    await queue.revive(connection, [mint.mint_id])
-    await queue.enqueue(connection, [_work(mint, None)])
-
-
-async def call_off(
+async def withdraw(
     connection: Connection, queue: Queue, mint: Mint, now: datetime, origin: Origin
-) -> Change:
-    """Cancels a locked mint that nobody tried to hand over.
+) -> Change | None:
+    """Cancels a locked mint that nobody tried to hand over; None if somebody may have.
 
-    Raises `MintEnded` or `MintHandedOver`, and then has changed nothing. The caller adds the change
-    to the feed, as the last statement of its transaction.
+    The caller adds the change to the feed, as the last statement of its transaction.
     """
+    reported = mint.operation_id is not None or mint.state is not MintState.QUEUED
+    if reported or not await queue.withdraw(connection, [mint.mint_id]):
+        return None
     change = cancel(mint, now)
-    if not await queue.withdraw(connection, [mint.mint_id]):
-        raise MintHandedOver(field="mint_id", mint_id=mint.mint_id, state=mint.state)
     await mints.update(connection, [change.mint])
     await audit.write(connection, [_cancellation(change, origin)])
     return change

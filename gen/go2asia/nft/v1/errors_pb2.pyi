@@ -71,9 +71,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `mint_id`, `state`, `failure_reason`.
     """
     ERROR_REASON_MINT_HANDED_OVER: _ErrorReason.ValueType  # 21
-    """FAILED_PRECONDITION: the Gateway has the mint, or may have it. Metadata: `mint_id`, `state`."""
+    """FAILED_PRECONDITION: the Gateway has sent the mint, or may have. Metadata: `mint_id`, `state`."""
     ERROR_REASON_MINT_ENDED: _ErrorReason.ValueType  # 22
-    """FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
+    """FAILED_PRECONDITION: the mint is FINALIZED or FAILED. Metadata: `mint_id`, `state`."""
     ERROR_REASON_LEVEL_TAKEN_BACK: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
     ERROR_REASON_RECONCILIATION_NOT_FOUND: _ErrorReason.ValueType  # 24
@@ -133,9 +133,9 @@ ERROR_REASON_MINT_NOT_RETRYABLE: ErrorReason.ValueType  # 20
 Metadata: `mint_id`, `state`, `failure_reason`.
 """
 ERROR_REASON_MINT_HANDED_OVER: ErrorReason.ValueType  # 21
-"""FAILED_PRECONDITION: the Gateway has the mint, or may have it. Metadata: `mint_id`, `state`."""
+"""FAILED_PRECONDITION: the Gateway has sent the mint, or may have. Metadata: `mint_id`, `state`."""
 ERROR_REASON_MINT_ENDED: ErrorReason.ValueType  # 22
-"""FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
+"""FAILED_PRECONDITION: the mint is FINALIZED or FAILED. Metadata: `mint_id`, `state`."""
 ERROR_REASON_LEVEL_TAKEN_BACK: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
 ERROR_REASON_RECONCILIATION_NOT_FOUND: ErrorReason.ValueType  # 24

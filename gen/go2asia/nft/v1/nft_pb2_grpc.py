@@ -159,9 +159,10 @@ class NftServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelMint(self, request, context):
-        """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-        Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-        a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+        """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+        the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+        FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+        be minted anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,9 +58,10 @@ class NftServiceStub:
     RequestMint refuses is refused here as well.
     """
     CancelMint: _grpc.UnaryUnaryMultiCallable[_nft_pb2.CancelMintRequest, _nft_pb2.CancelMintResponse]
-    """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-    Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-    a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+    """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+    the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+    FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+    be minted anew.
     """
     ListAuditLog: _grpc.UnaryUnaryMultiCallable[_nft_pb2.ListAuditLogRequest, _nft_pb2.ListAuditLogResponse]
     """Lists what was changed, by whom and on whose request, the newest first."""
@@ -100,9 +101,10 @@ class NftServiceAsyncStub(NftServiceStub):
     RequestMint refuses is refused here as well.
     """
     CancelMint: _aio.UnaryUnaryMultiCallable[_nft_pb2.CancelMintRequest, _nft_pb2.CancelMintResponse]  # type: ignore[assignment]
-    """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-    Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-    a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+    """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+    the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+    FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+    be minted anew.
     """
     ListAuditLog: _aio.UnaryUnaryMultiCallable[_nft_pb2.ListAuditLogRequest, _nft_pb2.ListAuditLogResponse]  # type: ignore[assignment]
     """Lists what was changed, by whom and on whose request, the newest first."""
@@ -193,9 +195,10 @@ class NftServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _nft_pb2.CancelMintRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_nft_pb2.CancelMintResponse, _abc.Awaitable[_nft_pb2.CancelMintResponse]]:
-        """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-        Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-        a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+        """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+        the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+        FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+        be minted anew.
         """
 
     @_abc_1.abstractmethod
