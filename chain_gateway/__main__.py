@@ -35,7 +35,7 @@ async def main() -> None:
     async with Gateway(settings) as gateway:
         minting = MintingServicer(gateway.desk, gateway.database)
         chain = ChainServicer(
-            gateway.chain, gateway.database, gateway.wallet.address, gateway.collection.address
+            gateway.chain, gateway.database, gateway.wallet.address, gateway.collection
         )
         links = WalletLinkServicer(gateway.links)
         await serve(

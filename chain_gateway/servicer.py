@@ -14,10 +14,11 @@ from go2asia.gateway.v1 import (
 from google.protobuf.message import Message
 
 from chain_gateway import convert
+from chain_gateway.items import Collection
 from chain_gateway.operations import Operation
 from chain_gateway.orders import OrderDesk, Request, read_operation
 from chain_gateway.ownership import WalletLinks
-from chain_gateway.reading import read_item
+from chain_gateway.reading import read_item, read_page
 from chain_gateway.store.orders import OrderStore
 from chain_gateway.ton import Chain
 from mesh import idempotency, pagination, status, validation
@@ -26,6 +27,9 @@ from mesh.errors import Internal, MeshError
 from mesh.identity import caller
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# Each is an account read with its proof.
+_MOST_ITEMS = 200
 
 
 class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
@@ -79,7 +83,9 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
 class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
     """Reads the chain and the Gateway's own state."""
 
-    def __init__(self, chain: Chain, database: Database, wallet: str, collection: str) -> None:
+    def __init__(
+        self, chain: Chain, database: Database, wallet: str, collection: Collection
+    ) -> None:
         self._chain = chain
         self._database = database
         self._wallet = wallet
@@ -89,8 +95,22 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
         self, request: chain_pb2.GetNftItemRequest, context: Context
     ) -> chain_pb2.GetNftItemResponse:
         """Reads an item from the chain."""
-        found = await read_item(self._chain, request.item_address)
+        found = await read_item(self._chain, request.item_address, self._chain.head)
         return chain_pb2.GetNftItemResponse(item=convert.item(found))
+
+    async def ListCollectionItems(
+        self, request: chain_pb2.ListCollectionItemsRequest, context: Context
+    ) -> chain_pb2.ListCollectionItemsResponse:
+        """Lists items, by index."""
+        if request.standard == minting_pb2.ITEM_STANDARD_SBT:
+            return chain_pb2.ListCollectionItemsResponse()
+        page = pagination.open_page(request, cap=_MOST_ITEMS)
+        first = int(page.after[0]) + 1 if page.after else 0
+        found = await read_page(self._chain, self._collection, first, page.size, self._chain.head)
+        token = pagination.next_token(request, (found.items[-1].index,)) if found.more else ""
+        return chain_pb2.ListCollectionItemsResponse(
+            items=[convert.item(item) for item in found.items], next_page_token=token
+        )
 
     async def GetGatewayStatus(
         self, request: chain_pb2.GetGatewayStatusRequest, context: Context
@@ -98,7 +118,7 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
         """Tells how the Gateway fares; works without the chain."""
         async with self._database.transaction(read_only=True) as connection:
             found = await OrderStore(connection).status(self._wallet)
-        return convert.status(found, self._collection)
+        return convert.status(found, self._collection.address)
 
 
 class WalletLinkServicer(wallets_pb2_grpc.WalletLinkServiceServicer):
