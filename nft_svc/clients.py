@@ -7,6 +7,7 @@ from go2asia.gateway.v1 import chain_pb2, chain_pb2_grpc, minting_pb2, minting_p
 
 from mesh.errors import Kind, MeshError
 from mesh.status import from_item_error
+from nft_svc.convert_orders import Order
 from nft_svc.definitions import TokenStandard
 from nft_svc.errors import MintHandedOver
 
@@ -33,6 +34,20 @@ class GatewayClient:
             else from_item_error(result.error)
             for result in response.results
         ]
+
+    async def submit(self, order: Order) -> minting_pb2.Operation:
+        """Hands one order over, whatever it asks for; raises what the Gateway refuses it with."""
+        match order:
+            case minting_pb2.UpdateItemContentRequest():
+                update = await self._minting.UpdateItemContent(order)
+                return update.operation
+            case minting_pb2.RevokeItemRequest():
+                revocation = await self._minting.RevokeItem(order)
+                return revocation.operation
+        (answer,) = await self.submit_mints([order])
+        if isinstance(answer, MeshError):
+            raise answer
+        return answer
 
     async def cancel(self, mint_id: str) -> minting_pb2.Operation | None:
         """Calls an order off, also one that has yet to come; its operation, or None if none came.

@@ -15,7 +15,7 @@ from go2asia.gateway.v1 import chain_pb2, minting_pb2
 
 from mesh.clock import utc_now
 from mesh.db import Database
-from nft_svc import convert
+from nft_svc.convert_orders import operation_report
 from nft_svc.convert_reconciliation import chain_item
 from nft_svc.definitions import TokenStandard
 from nft_svc.mints import MintState
@@ -112,7 +112,7 @@ class Comparing:
             return [astray(mint, RepairState.NONE)]
         if utc_now() - operation.update_time.ToDatetime(UTC) < self._grace:
             return []
-        finding = behind(mint, convert.operation_report(operation))
+        finding = behind(mint, operation_report(operation))
         return [finding] if finding else []
 
     async def _at_its_address(self, record: Record) -> Sequence[Finding]:

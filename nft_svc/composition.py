@@ -20,6 +20,7 @@ from go2asia.nft.v1 import (
 from mesh.client import open_channel
 from mesh.db import Database
 from mesh.server import Registration
+from mesh.worker import Worker
 from nft_svc.cancelling import Cancelling
 from nft_svc.catalog import Catalog
 from nft_svc.census import Census
@@ -29,6 +30,7 @@ from nft_svc.config import NftSettings
 from nft_svc.feed import Feed
 from nft_svc.handover import Handover
 from nft_svc.mint_requests import MintRequests
+from nft_svc.mints import MintKind
 from nft_svc.orchestrator import Orchestrator
 from nft_svc.reconciler import Reconciler, step_queue
 from nft_svc.reconciliation_servicer import ReconciliationServicer
@@ -39,6 +41,7 @@ from nft_svc.reverts import Reverts
 from nft_svc.rewards import Rewards
 from nft_svc.servicer import CallbackServicer, CatalogServicer, NftServicer, RewardServicer
 from nft_svc.submissions import submission_queue
+from nft_svc.upgrading import Upgrading
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,31 @@ async def composed(settings: NftSettings) -> AsyncIterator[Service]:
         database = await enter(Database(url, application_name="nft"))
         gateway = GatewayClient(await enter(open_channel(settings.gateway_address, settings.tls)))
         feed = await enter(Feed(database, url, settings.feed_limits))
-        reports = await enter(Reports(database, feed.announce))
         queue = submission_queue()
-        worker = await enter(Orchestrator(gateway, reports).worker(database, queue))
+        workers: list[Worker] = []
 
         def mints_queued() -> None:
-            worker.wake()
+            for worker in workers:
+                worker.wake()
             feed.announce()
+
+        reports = await enter(Reports(database, queue, mints_queued))
 
         await enter(Census(database, queue, settings.census_interval))
         steps = step_queue(settings.reconciliation_lease)
         comparing = Comparing(database, gateway, settings.reconciliation_grace)
         handover = Handover(gateway, reports)
-        repairs = Repairs(database, gateway, handover, feed.announce)
-        reconciler = await enter(Reconciler(steps, comparing, repairs).worker(database))
         catalog = Catalog(database)
-        reverts = Reverts(database, catalog, queue, mints_queued)
+        repairs = Repairs(database, gateway, handover, catalog, queue, mints_queued)
+        reconciler = await enter(Reconciler(steps, comparing, repairs).worker(database))
         cancelling = Cancelling(database, gateway, handover)
+        upgrading = Upgrading(database, catalog, queue, cancelling, mints_queued)
+        orchestrator = Orchestrator(gateway, reports)
+        workers += [orchestrator.worker(database, queue, kind) for kind in MintKind]
+        workers.append(upgrading.worker())
+        for worker in workers:
+            await enter(worker)
+        reverts = Reverts(database, catalog, queue, mints_queued)
         requests = MintRequests(database, catalog, queue, cancelling, mints_queued)
         rewards = await enter(Rewards(database, catalog, queue, mints_queued))
         registrations = [

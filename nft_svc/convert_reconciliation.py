@@ -16,7 +16,13 @@ def chain_item(message: chain_pb2.NftItem | None) -> ChainItem | None:
         return None
     # Whoever wrote the content may have put anything into it; we could not store a NUL.
     content = {key: value.replace("\0", "") for key, value in message.content.items()}
-    return ChainItem(message.item_address, message.item_index, message.owner_address, content)
+    return ChainItem(
+        message.item_address,
+        message.item_index,
+        message.owner_address,
+        content,
+        message.HasField("revoke_time"),
+    )
 
 
 def reconciliation(

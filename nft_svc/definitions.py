@@ -30,6 +30,13 @@ class TokenStandard(StrEnum):
     SBT = "SBT"
 
 
+class UpgradePolicy(StrEnum):
+    """How an instance that is on chain follows its level, as documented in the contract."""
+
+    UPDATE_CONTENT = "UPDATE_CONTENT"
+    NEW_ITEM = "NEW_ITEM"
+
+
 @dataclass(frozen=True, slots=True)
 class LevelRule:
     """A level and the least value that each counter must have for it."""
@@ -46,7 +53,10 @@ class LevelRule:
 
 @dataclass(frozen=True, slots=True)
 class NftType:
-    """One version of a badge type; `levels[n]` is the rule of level n + 1."""
+    """One version of a badge type; `levels[n]` is the rule of level n + 1.
+
+    `image`, `item_uri` and the values of `attributes`, which are (trait, value), are templates.
+    """
 
     code: str
     display_name: str
@@ -59,6 +69,9 @@ class NftType:
     levels: tuple[LevelRule, ...]
     version: int = 1
     state: TypeState = TypeState.ACTIVE
+    item_uri: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+    upgrade_policy: UpgradePolicy = UpgradePolicy.UPDATE_CONTENT
 
     @property
     def etag(self) -> str:

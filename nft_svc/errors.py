@@ -133,6 +133,20 @@ class MintEnded(NftError):
     reason = "MINT_ENDED"
 
 
+class ChangeNotCancellable(NftError):
+    """It changes an item as the record demands; change the record, and the item follows."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "CHANGE_NOT_CANCELLABLE"
+
+
+class UnknownPlaceholder(NftError):
+    """A word in braces stands for nothing; use {mint_id}, {nft_id}, {nft_type} or {level}."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "UNKNOWN_PLACEHOLDER"
+
+
 class LevelTakenBack(NftError):
     """What the instance was earned with was taken back; it can be minted once earned again."""
 

@@ -1,7 +1,7 @@
 """What people and operators ask of mints: to queue one, to try one again, to call one off."""
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from go2asia.nft.v1 import nft_pb2
 
@@ -10,7 +10,6 @@ from mesh.db import Connection, Database
 from mesh.idempotency import Key, remember
 from mesh.outbox import Queue
 from nft_svc import convert
-from nft_svc.accrual import Standing
 from nft_svc.audit import Origin
 from nft_svc.cancelling import Cancelling
 from nft_svc.catalog import Catalog
@@ -21,16 +20,17 @@ from nft_svc.errors import (
     MintHandedOver,
     MintingNotOffered,
     MintNotFound,
+    MintNotRetryable,
     NftNotFound,
     NotTheOwner,
 )
 from nft_svc.feed import entry
-from nft_svc.metadata import item_content
-from nft_svc.mints import Change, Mint, MintState, check_retryable, check_unsent
+from nft_svc.mints import Change, Mint, MintKind, MintState, check_retryable, check_unsent
 from nft_svc.store import feed, mints, reads, rewards
 from nft_svc.store.requests import recall_one
 from nft_svc.submissions import queue_mints, withdraw
 from nft_svc.tables import idempotency_keys
+from nft_svc.upgrades import Badge, Need, items, mint_of, need, stands
 
 
 class MintRequests:
@@ -68,14 +68,15 @@ class MintRequests:
     async def retry(self, key: Key, user_id: str, mint_id: str, origin: Origin) -> nft_pb2.Mint:
         """Queues another mint in the place of a failed one; the new one.
 
-        Raises `MintNotFound`, `MintNotRetryable`, and what `request` raises.
+        A change of an item is retried as the change that is due now. Raises `MintNotFound`,
+        `MintNotRetryable`, and what `request` raises.
         """
 
         async def work(connection: Connection) -> Change:
             # Not locked: a mint that failed never moves again.
             failed = _owned(await reads.mint(connection, mint_id), user_id, mint_id)
             check_retryable(failed)
-            return await self._queue(connection, user_id, failed.nft_id, mint_id, origin)
+            return await self._queue(connection, user_id, failed.nft_id, failed, origin)
 
         return await self._once(key, work)
 
@@ -118,7 +119,7 @@ class MintRequests:
         connection: Connection,
         user_id: str,
         nft_id: str,
-        retry_of: str | None,
+        failed: Mint | None,
         origin: Origin,
     ) -> Change:
         holder = await rewards.holder(connection, nft_id)
@@ -128,9 +129,15 @@ class MintRequests:
             raise NotTheOwner(field="user_id", nft_id=nft_id)
         nft_type = (await self._catalog.current(connection))[holder[1]]
         now, standings = await rewards.lock_progress(connection, [holder])
-        in_the_way = await mints.standing_in_the_way(connection, nft_id)
-        _check_mintable(nft_type, standings[holder], nft_id, in_the_way)
-        mint = _new_mint(nft_type, standings[holder], user_id, nft_id, retry_of, now)
+        level = standings[holder].progress.level
+        history = await mints.history(connection, nft_id)
+        if failed is None or failed.kind is MintKind.MINT:
+            _check_mintable(nft_type, level, nft_id, history)
+            due = Need(MintKind.MINT, level)
+        else:
+            due = _due(nft_type, level, nft_id, history, failed)
+        mint = mint_of(Badge(nft_id, user_id, nft_type), due, now, new_id)
+        mint = replace(mint, retry_of=failed.mint_id if failed else None)
         await queue_mints(connection, self._submissions, [(mint, origin)])
         return Change(mint)
 
@@ -161,34 +168,36 @@ def _owned(mint: Mint | None, user_id: str, mint_id: str) -> Mint:
     return mint
 
 
-def _check_mintable(
-    nft_type: NftType, standing: Standing, nft_id: str, in_the_way: Mint | None
-) -> None:
+def _check_mintable(nft_type: NftType, level: int, nft_id: str, history: Sequence[Mint]) -> None:
     if nft_type.onchain_policy is OnchainPolicy.NONE:
         raise MintingNotOffered(field="nft_id", nft_type=nft_type.code)
-    if standing.progress.level == 0:
+    if level == 0:
         raise LevelTakenBack(field="nft_id", nft_id=nft_id)
-    if in_the_way is not None:
-        raise MintExists(
-            field="nft_id", nft_id=nft_id, mint_id=in_the_way.mint_id, state=in_the_way.state
+    _check_nothing_under_way(nft_id, history)
+    if item := stands(nft_type, level, items(history)):
+        raise _exists(nft_id, item.origin)
+
+
+def _due(nft_type: NftType, level: int, nft_id: str, history: Sequence[Mint], failed: Mint) -> Need:
+    """The change to queue in the place of one that failed."""
+    _check_nothing_under_way(nft_id, history)
+    due = need(nft_type, level, items(history))
+    if due is None:
+        raise MintNotRetryable(
+            "The item is as it should be, so no change of it is due any more.",
+            field="mint_id",
+            mint_id=failed.mint_id,
+            state=failed.state,
+            failure_reason=failed.failure_reason,
         )
+    return due
 
 
-def _new_mint(
-    nft_type: NftType,
-    standing: Standing,
-    user_id: str,
-    nft_id: str,
-    retry_of: str | None,
-    now: datetime,
-) -> Mint:
-    return Mint(
-        mint_id=new_id(),
-        nft_id=nft_id,
-        user_id=user_id,
-        nft_type=nft_type.code,
-        content=item_content(nft_type, nft_type.rule(standing.progress.level)),
-        create_time=now,
-        update_time=now,
-        retry_of=retry_of,
-    )
+def _check_nothing_under_way(nft_id: str, history: Sequence[Mint]) -> None:
+    for mint in history:
+        if mint.under_way:
+            raise _exists(nft_id, mint)
+
+
+def _exists(nft_id: str, mint: Mint) -> MintExists:
+    return MintExists(field="nft_id", nft_id=nft_id, mint_id=mint.mint_id, state=mint.state)

@@ -44,6 +44,7 @@ class ChainItem:
     item_index: int
     owner_address: str
     content: Mapping[str, str]
+    revoked: bool = False
 
     @property
     def mint_id(self) -> str:
@@ -55,13 +56,14 @@ class ChainItem:
 class Record:
     """A mint as we believe it to be.
 
-    `content` is what its item should say; `moving` is true within the grace after a change, and
-    while a change of the item is under way.
+    `content` is what its item should say, and `revoked` whether it should be revoked; `moving` is
+    true within the grace after a change, and while a change of the item is under way.
     """
 
     mint: Mint
     content: ItemContent
     moving: bool
+    revoked: bool = False
 
     @property
     def item_address(self) -> str:
@@ -142,6 +144,9 @@ def differences(record: Record, item: ChainItem) -> list[Finding]:
         )
     expected = _readable(entries(record.content, record.mint.mint_id))
     found = _readable(item.content)
+    if record.revoked or item.revoked:
+        # Nothing more is written on a revoked item; what counts is that both say so.
+        expected, found = {"revoked": record.revoked}, {"revoked": item.revoked}
     if expected != found:
         wrong = sorted(key for key in expected | found if expected.get(key) != found.get(key))
         findings.append(
@@ -152,6 +157,7 @@ def differences(record: Record, item: ChainItem) -> list[Finding]:
                 record.mint.mint_id,
                 {key: expected[key] for key in wrong if key in expected},
                 {key: found[key] for key in wrong if key in found},
+                RepairState.NONE if "revoked" in wrong else RepairState.PENDING,
             )
         )
     return findings
@@ -192,6 +198,8 @@ def astray(mint: Mint, repair: RepairState) -> Finding:
 
 def entries(content: ItemContent, mint_id: str) -> Mapping[str, str]:
     """What an item with this content says on chain (TEP-64), as the Gateway writes it."""
+    if content.uri:
+        return {"uri": content.uri}
     traits = [{"trait_type": trait, "value": value} for trait, value in content.attributes]
     said = {
         "name": content.name,

@@ -7,18 +7,24 @@ is worked twice, after a crash, repairs once.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mesh.clock import new_id
 from mesh.db import Connection, Database
 from mesh.errors import MeshError
-from nft_svc import convert
+from mesh.outbox import Queue
 from nft_svc.audit import AuditEntry, Origin
+from nft_svc.catalog import Catalog
 from nft_svc.comparing import Gateway
+from nft_svc.convert_orders import operation_report
+from nft_svc.definitions import UpgradePolicy
 from nft_svc.feed import entry
 from nft_svc.handover import Handover
-from nft_svc.mints import Mint, change_owner
+from nft_svc.mints import Change, Mint, change_owner
 from nft_svc.reconcile import DiscrepancyKind, RepairState, behind
 from nft_svc.steps import Repaired, Step, StepOutcome
-from nft_svc.store import audit, feed, mints, reads
+from nft_svc.store import audit, feed, mints, reads, rewards
 from nft_svc.store import reconciliations as store
+from nft_svc.submissions import queue_mints
+from nft_svc.upgrades import items, repeated
 
 PAGE = 100
 
@@ -31,9 +37,13 @@ class Repairs:
         database: Database,
         gateway: Gateway,
         handover: Handover,
+        catalog: Catalog,
+        submissions: Queue,
         announce: Callable[[], None],
     ) -> None:
         self._database = database
+        self._catalog = catalog
+        self._submissions = submissions
         self._gateway = gateway
         self._handover = handover
         self._announce = announce
@@ -62,6 +72,8 @@ class Repairs:
             case DiscrepancyKind.STATE_BEHIND:
                 detail = await self._catch_up(mint_id, origin)
                 return Repaired(number, RepairState.FAILED if detail else RepairState.DONE, detail)
+            case DiscrepancyKind.WRONG_CONTENT:
+                return await self._rewrite(number, mint_id, origin)
             case kind:
                 raise AssertionError(f"{kind} has no repair, so it cannot be pending")
 
@@ -80,6 +92,31 @@ class Repairs:
         await self._database.run(work)
         self._announce()
 
+    async def _rewrite(self, number: int, mint_id: str, origin: Origin) -> Repaired:
+        """Has written on an item again what it should say."""
+        mint = await self._read(mint_id)
+
+        async def work(connection: Connection) -> Repaired:
+            holder = mint.user_id, mint.nft_type
+            nft_type = (await self._catalog.current(connection))[mint.nft_type]
+            if nft_type.upgrade_policy is not UpgradePolicy.UPDATE_CONTENT:
+                policy = f"items of {nft_type.code} are not changed ({nft_type.upgrade_policy})"
+                return Repaired(number, RepairState.NONE, policy)
+            now, _ = await rewards.lock_progress(connection, [holder])
+            history = await mints.history(connection, mint.nft_id)
+            if any(each.under_way for each in history):
+                return Repaired(number, RepairState.FAILED, "a change of the badge is under way")
+            item = next(each for each in items(history) if each.origin.mint_id == mint_id)
+            update = repeated(item, now, new_id)
+            await queue_mints(connection, self._submissions, [(update, origin)])
+            # Last, because the feed's head stays locked from here to the commit.
+            await feed.append(connection, [entry(Change(update))])
+            return Repaired(number, RepairState.ORDERED, mint_id=update.mint_id)
+
+        repaired = await self._database.run(work)
+        self._announce()
+        return repaired
+
     async def _catch_up(self, mint_id: str, origin: Origin) -> str:
         """Brings a mint to where the Gateway has it; returns why that was not possible."""
         mint = await self._read(mint_id)
@@ -96,7 +133,7 @@ class Repairs:
             return "the Gateway has no such operation any more"
         await self._handover.take(operation, origin)
         after = await self._read(mint_id)
-        if behind(after, convert.operation_report(operation)) is None:
+        if behind(after, operation_report(operation)) is None:
             return ""
         return f"a mint that is {after.state} cannot take the Gateway's state"
 

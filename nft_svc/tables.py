@@ -38,7 +38,7 @@ metadata = MetaData(
     }
 )
 Moment = DateTime(timezone=True)
-ALIVE_OR_DONE = text("state NOT IN ('FAILED', 'CANCELLED')")
+UNDER_WAY = text("state NOT IN ('FAILED', 'CANCELLED', 'FINALIZED')")
 
 # One row; its version changes with every type, so one read tells whether cached types are current.
 catalog = Table(
@@ -62,6 +62,9 @@ types = Table(
     Column("image", Text, nullable=False),
     Column("onchain_policy", Text, nullable=False),
     Column("token_standard", Text, nullable=False),
+    Column("item_uri", Text, nullable=False, server_default=text("''")),
+    Column("attributes", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("upgrade_policy", Text, nullable=False, server_default=text("'UPDATE_CONTENT'")),
 )
 
 level_rules = Table(
@@ -125,7 +128,13 @@ mint_queue = Table(
     Column("retry_of", Uuid(as_uuid=False)),
     Column("create_time", Moment, nullable=False),
     Column("update_time", Moment, nullable=False),
-    Index("nft_mint_queue_one_per_instance", "nft_id", unique=True, postgresql_where=ALIVE_OR_DONE),
+    Column("kind", Text, nullable=False, server_default=text("'MINT'")),
+    Column("item_mint_id", Uuid(as_uuid=False)),
+    Column("token_standard", Text, nullable=False, server_default=text("'NFT'")),
+    Column("level", Integer, nullable=False, server_default=text("1")),
+    Column("outdated", Boolean, nullable=False, server_default=text("false")),
+    CheckConstraint("(kind = 'MINT') = (item_mint_id IS NULL)", name="kind"),
+    Index("nft_mint_queue_one_under_way", "nft_id", unique=True, postgresql_where=UNDER_WAY),
     Index("nft_mint_queue_of_instance", "nft_id", "mint_id"),
     Index("nft_mint_queue_of_user", "user_id", "mint_id"),
     Index("nft_mint_queue_by_state", "state", "mint_id"),

@@ -9,27 +9,48 @@ from sqlalchemy import ColumnElement, RowMapping, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 
 from mesh.db import Connection, RetryTransaction, driver
-from nft_svc.mints import STEPS, Mint, MintState
+from nft_svc.mints import STEPS, MintState
 from nft_svc.reconcile import DiscrepancyKind, Finding, Record, RepairState
 from nft_svc.steps import Phase, Repaired, Step
-from nft_svc.store.mints import COLUMNS, mint_from
+from nft_svc.store.mints import COLUMNS, content_from, mint_from
 from nft_svc.tables import discrepancies, reconciliation_steps, reconciliations
 
 _UNDER_WAY = [state.value for state in MintState if STEPS[state]]
+# What an item should say is what its mint or the last change that ended well wrote on it.
+_RECORD: LiteralString = f"""
+{COLUMNS}, coalesce(said.content, m.content) AS said,
+m.update_time > now() - %(grace)s OR coalesce(changes.moving, false) AS moving,
+coalesce(changes.revoked, false) AS revoked
+"""
+_CHANGES: LiteralString = """
+LEFT JOIN LATERAL (
+    SELECT u.content FROM nft_mint_queue AS u
+    WHERE u.nft_id = m.nft_id AND u.item_mint_id = m.mint_id
+        AND u.kind = 'UPDATE' AND u.state = 'FINALIZED'
+    ORDER BY u.create_time DESC, u.mint_id DESC LIMIT 1
+) AS said ON true
+LEFT JOIN LATERAL (
+    SELECT bool_or(c.state = ANY (%(under_way)b::text[]) OR c.update_time > now() - %(grace)s)
+            AS moving,
+        bool_or(c.kind = 'REVOKE' AND c.state = 'FINALIZED') AS revoked
+    FROM nft_mint_queue AS c WHERE c.nft_id = m.nft_id AND c.item_mint_id = m.mint_id
+) AS changes ON true
+"""
 _RECORDS: LiteralString = f"""
-SELECT {COLUMNS}, m.update_time > now() - %(grace)s AS moving FROM nft_mint_queue AS m
-WHERE m.mint_id = ANY (%(named)b::uuid[])
+SELECT {_RECORD} FROM nft_mint_queue AS m {_CHANGES}
+WHERE m.kind = 'MINT' AND (m.mint_id = ANY (%(named)b::uuid[])
     OR m.collection_address = %(collection)s AND m.item_index >= %(first)s::numeric
-        AND (%(last)s::numeric IS NULL OR m.item_index <= %(last)s)
+        AND (%(last)s::numeric IS NULL OR m.item_index <= %(last)s))
 """
 _UNCOMPARED: LiteralString = f"""
-SELECT {COLUMNS}, m.update_time > now() - %(grace)s AS moving, EXISTS (
+SELECT {_RECORD}, EXISTS (
         SELECT FROM nft_submissions AS s
         WHERE s.item_id = m.mint_id::text AND s.dead_reason IS NULL
     ) AS queued
-FROM nft_mint_queue AS m
+FROM nft_mint_queue AS m {_CHANGES}
 WHERE (%(after)s = '' OR m.mint_id > %(after)s::uuid) AND (m.state = ANY (%(under_way)b::text[])
-    OR m.state = 'FINALIZED' AND (m.collection_address = ANY (%(compared)b::text[])) IS NOT TRUE)
+    OR m.kind = 'MINT' AND m.state = 'FINALIZED'
+        AND (m.collection_address = ANY (%(compared)b::text[])) IS NOT TRUE)
 ORDER BY m.mint_id LIMIT %(limit)s
 """
 
@@ -129,7 +150,7 @@ async def records(
     """Mints by id, and those of a collection from index `first` to `last`, which may be open."""
     values = {
         "named": list(named), "collection": collection, "first": first, "last": last,
-        "grace": grace,
+        "grace": grace, "under_way": _UNDER_WAY,
     }  # fmt: skip
     return [_record(row) for row in await _rows(connection, _RECORDS, values)]
 
@@ -220,5 +241,4 @@ async def _rows(
 
 
 def _record(row: dict[str, Any]) -> Record:
-    mint: Mint = mint_from(row)
-    return Record(mint, mint.content, row["moving"])
+    return Record(mint_from(row), content_from(row["said"]), row["moving"], row["revoked"])

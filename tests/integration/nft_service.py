@@ -20,6 +20,7 @@ from nft_svc.accrual import Grant, Reward
 from nft_svc.audit import Origin
 from nft_svc.cancelling import Cancelling
 from nft_svc.catalog import Catalog
+from nft_svc.convert_orders import Order
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
 from nft_svc.errors import MintHandedOver
 from nft_svc.fanout import FeedLimits
@@ -32,6 +33,7 @@ from nft_svc.resume import Target, TargetKind
 from nft_svc.reverts import Reverts
 from nft_svc.rewards import RewardRequest, Rewards
 from nft_svc.submissions import submission_queue
+from nft_svc.upgrading import Upgrading
 
 CONNECT = Origin("connect/connect", "r", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01")
 GATEWAY = Origin("gateway/gateway")
@@ -94,6 +96,9 @@ class ShelfGateway:
     ) -> list[minting_pb2.Operation | MeshError]:
         return [self._take(order) for order in orders]
 
+    async def submit(self, order: Order) -> minting_pb2.Operation:
+        return self._take(order)
+
     async def cancel(self, mint_id: str) -> minting_pb2.Operation | None:
         self.called_off.add(mint_id)
         operation = self.operations.get(mint_id)
@@ -114,7 +119,7 @@ class ShelfGateway:
         operation.version += 1
         return True
 
-    def _take(self, order: minting_pb2.MintOrder) -> minting_pb2.Operation:
+    def _take(self, order: Order) -> minting_pb2.Operation:
         off = order.mint_id in self.called_off
         taken = minting_pb2.Operation(
             operation_id=new_id(),
@@ -139,6 +144,7 @@ class Replica:
     requests: MintRequests
     reverts: Reverts
     gateway: ShelfGateway
+    upgrading: Upgrading
 
 
 @asynccontextmanager
@@ -148,15 +154,18 @@ async def replica(nft: NftDatabase, limits: FeedLimits | None = None) -> AsyncIt
         enter = stack.enter_async_context
         database = await enter(Database(nft.app_url, application_name="nft-test"))
         feed = await enter(Feed(database, nft.app_url, limits or FeedLimits()))
-        reports = await enter(Reports(database, feed.announce))
+        reports = await enter(Reports(database, submission_queue(), feed.announce))
         catalog = Catalog(database)
         rewards = Rewards(database, catalog, submission_queue(), feed.announce)
         gateway = ShelfGateway()
         cancelling = Cancelling(database, gateway, Handover(gateway, reports))
         requests = MintRequests(database, catalog, submission_queue(), cancelling, feed.announce)
+        upgrading = Upgrading(database, catalog, submission_queue(), cancelling, feed.announce)
         reverts = Reverts(database, catalog, submission_queue(), feed.announce)
         await enter(rewards)
-        yield Replica(database, catalog, rewards, reports, feed, requests, reverts, gateway)
+        yield Replica(
+            database, catalog, rewards, reports, feed, requests, reverts, gateway, upgrading
+        )
 
 
 def key(request_id: str | None = None, content: str = "") -> Key:

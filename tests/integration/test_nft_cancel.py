@@ -11,8 +11,8 @@ from go2asia.nft.v1 import nft_pb2
 from devstack.postgres import Cluster
 from mesh.outbox import Retry
 from nft_svc.errors import MintHandedOver, NotTheOwner
-from nft_svc.mints import MintState
-from nft_svc.submissions import LANE, submission_queue
+from nft_svc.mints import MintKind, MintState
+from nft_svc.submissions import LANES, submission_queue
 from tests.integration.nft_service import (
     CONNECT,
     NftDatabase,
@@ -64,7 +64,7 @@ async def test_an_attempt_whose_answer_was_lost_is_called_off_at_the_gateway(
     outcomes = [await service.rewards.apply(reward(user, 3)) for user in (came, lost)]
     queue = submission_queue()
     async with service.database.transaction() as connection:
-        claims = await queue.claim(connection, LANE, 10)
+        claims = await queue.claim(connection, LANES[MintKind.MINT], 10)
     # One order reached the Gateway, the other did not; of both no answer came back.
     await service.gateway.submit_mints([minting_pb2.MintOrder.FromString(claims[0].payload)])
     async with service.database.transaction() as connection:
@@ -88,7 +88,7 @@ async def test_a_mint_is_either_called_off_or_sent(nft: NftDatabase, service: Re
     async def hand_over_and_send() -> None:
         while True:
             async with service.database.transaction() as connection:
-                claims = await queue.claim(connection, LANE, 3)
+                claims = await queue.claim(connection, LANES[MintKind.MINT], 3)
             if not claims:
                 return
             orders = [minting_pb2.MintOrder.FromString(claim.payload) for claim in claims]

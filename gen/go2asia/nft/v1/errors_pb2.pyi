@@ -80,6 +80,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no run has this id, or there was none yet. Metadata: `reconciliation_id`."""
     ERROR_REASON_RECONCILIATION_RUNNING: _ErrorReason.ValueType  # 25
     """FAILED_PRECONDITION: a run is at work; one at a time. Metadata: `reconciliation_id`."""
+    ERROR_REASON_CHANGE_NOT_CANCELLABLE: _ErrorReason.ValueType  # 26
+    """FAILED_PRECONDITION: it changes an item as the record demands. Metadata: `mint_id`, `kind`."""
+    ERROR_REASON_UNKNOWN_PLACEHOLDER: _ErrorReason.ValueType  # 27
+    """INVALID_ARGUMENT: a template has a word in braces that stands for nothing. Metadata:
+    `placeholder`, and `path` within a level's metadata.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the NFT service; domain `nft.go2asia`. On the wire the name without the prefix."""
@@ -142,4 +148,10 @@ ERROR_REASON_RECONCILIATION_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND: no run has this id, or there was none yet. Metadata: `reconciliation_id`."""
 ERROR_REASON_RECONCILIATION_RUNNING: ErrorReason.ValueType  # 25
 """FAILED_PRECONDITION: a run is at work; one at a time. Metadata: `reconciliation_id`."""
+ERROR_REASON_CHANGE_NOT_CANCELLABLE: ErrorReason.ValueType  # 26
+"""FAILED_PRECONDITION: it changes an item as the record demands. Metadata: `mint_id`, `kind`."""
+ERROR_REASON_UNKNOWN_PLACEHOLDER: ErrorReason.ValueType  # 27
+"""INVALID_ARGUMENT: a template has a word in braces that stands for nothing. Metadata:
+`placeholder`, and `path` within a level's metadata.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
