@@ -1,7 +1,7 @@
 """Starts the Chain Gateway: `python -m chain_gateway`, configured by GATEWAY_* variables.
 
 `python -m chain_gateway address` prints the minting wallet's address, `… setup` deploys the wallet
-and the collection; neither needs a database.
+and the collections, `… doctor` says what keeps it from minting; none of them needs a database.
 """
 
 import sys
@@ -17,6 +17,7 @@ from go2asia.gateway.v1 import (
 
 from chain_gateway.composition import Gateway, minting_wallet
 from chain_gateway.config import ChainSettings, GatewaySettings
+from chain_gateway.doctor import Verdict, examine
 from chain_gateway.servicer import ChainServicer, MintingServicer, WalletLinkServicer
 from chain_gateway.setup import set_up
 from chain_gateway.ton import Chain
@@ -35,7 +36,11 @@ async def main() -> None:
     async with Gateway(settings) as gateway:
         minting = MintingServicer(gateway.desk, gateway.database)
         chain = ChainServicer(
-            gateway.chain, gateway.database, gateway.wallet.address, gateway.collection
+            gateway.chain,
+            gateway.database,
+            gateway.wallet.address,
+            gateway.collections,
+            settings.finality_blocks,
         )
         links = WalletLinkServicer(gateway.links)
         await serve(
@@ -64,9 +69,19 @@ async def main() -> None:
 async def setup() -> None:
     """Deploys what is not there yet."""
     settings = ChainSettings()
-    wallet, collection = minting_wallet(settings)
+    wallet, collections = minting_wallet(settings)
     async with Chain(settings.network(), settings.ton_trust_level) as chain:
-        await set_up(chain, wallet, collection, print)
+        await set_up(chain, wallet, collections, print)
+
+
+async def doctor() -> None:
+    """Says what is well and what is not; ends with 1 if there is a problem."""
+    verdicts = []
+    async for finding in examine():
+        print(finding, flush=True)
+        verdicts.append(finding.verdict)
+    if Verdict.PROBLEM in verdicts:
+        sys.exit(1)
 
 
 def command(arguments: list[str]) -> None:
@@ -76,10 +91,12 @@ def command(arguments: list[str]) -> None:
             run(main())
         case ["setup"]:
             run(setup())
+        case ["doctor"]:
+            run(doctor())
         case ["address"]:
             print(minting_wallet(ChainSettings())[0].address)
         case _:
-            raise ConfigurationError("usage: python -m chain_gateway [address | setup]")
+            raise ConfigurationError("usage: python -m chain_gateway [address | setup | doctor]")
 
 
 if __name__ == "__main__":

@@ -1,31 +1,36 @@
-"""What a shard block says about our items: which of them it brought to life.
+"""What a shard block says about our items: what our collections brought about at them.
 
 One block answers for hundreds of items in one read, and proves itself: its cells hash to the id
 that a masterchain block committed to (block.tlb: Block, AccountBlock, Transaction).
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 
 from pytoniq_core.boc.cell import Cell
 from pytoniq_core.boc.slice import Slice
 from pytoniq_core.tl.block import BlockIdExt
 from pytoniq_core.tlb.block import BlockInfo, CurrencyCollection
-from pytoniq_core.tlb.transaction import MessageAny
 
-from chain_gateway.cells import raw, read
-from chain_gateway.items import OP_DEPLOY
+from chain_gateway import items
+from chain_gateway.cells import read
+from chain_gateway.effects import Refusal, Sighting
+from chain_gateway.operations import FailureReason, Kind
+from chain_gateway.transactions import (
+    Message,
+    aborted,
+    activated,
+    read_message,
+    read_transaction,
+)
 
 _INFO, _EXTRA = 0, 3
 _ACCOUNT_BLOCKS = 2
-_ACTIVE = 0b10
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """An item that became active by its collection's deploy message."""
-
-    address: str
-    content_hash: bytes
+_ORDERS = {
+    items.OP_MINT: Kind.MINT,
+    items.OP_EDIT_ITEM: Kind.UPDATE_CONTENT,
+    items.OP_REVOKE_ITEM: Kind.REVOKE,
+}
+_NOT_ALLOWED = 401  # collection.fc
 
 
 def previous(block: BlockIdExt, root: Cell) -> BlockIdExt | None:
@@ -39,23 +44,42 @@ def previous(block: BlockIdExt, root: Cell) -> BlockIdExt | None:
     )
 
 
-def deployments(root: Cell, collection: str) -> list[Deployment]:
-    """The items of `collection` that the block with this root initialised.
+def events(
+    root: Cell, collections: Collection[str], wallet: str
+) -> tuple[list[Sighting], list[Refusal]]:
+    """What the block with this root shows of our collections' items, and of what `wallet` asked
+    for and a collection turned down.
 
-    An account turns active only if its contract accepted the message, and ours accepts the first
-    one from nobody but its collection.
+    Items take orders from nobody but their collection, and what they turned down is no sighting.
     """
+    sightings, refusals = [], []
+    for account, transaction, incoming in _internal(root):
+        if incoming.source in collections:
+            if (sighting := _sighting(account, transaction, incoming)) is not None:
+                sightings.append(sighting)
+        elif (
+            incoming.source == wallet
+            and account in collections
+            and (refusal := _refusal(account, transaction, incoming)) is not None
+        ):
+            refusals.append(refusal)
+    return sightings, refusals
+
+
+def _internal(root: Cell) -> Iterator[tuple[str, Cell, Message]]:
+    """Account, transaction and message of whatever the block did because of an internal message."""
     accounts_root = read(root.refs[_EXTRA].refs[_ACCOUNT_BLOCKS])
     accounts, _ = accounts_root.load_hashmap_aug_e(
         256, _transactions, CurrencyCollection.deserialize
     )
-    found = []
     for account, transactions in accounts.items():
         for transaction in transactions:
-            content_hash = _deployed_content(transaction, collection)
-            if content_hash is not None:
-                found.append(Deployment(f"0:{account:064x}", content_hash))
-    return found
+            incoming = read(transaction.refs[0]).load_maybe_ref()
+            if incoming is None:
+                continue
+            message = read_message(incoming)
+            if message.source is not None:
+                yield f"0:{account:064x}", transaction, message
 
 
 def _transactions(account_block: Slice) -> list[Cell]:
@@ -66,21 +90,33 @@ def _transactions(account_block: Slice) -> list[Cell]:
     return list(transactions.values())
 
 
-def _deployed_content(transaction: Cell, collection: str) -> bytes | None:
-    header = read(transaction)
-    header.skip_bits(4 + 256 + 64 + 256 + 64 + 32 + 15)
-    before, after = header.load_uint(2), header.load_uint(2)
-    if before == _ACTIVE or after != _ACTIVE:
+def _sighting(address: str, transaction: Cell, incoming: Message) -> Sighting | None:
+    """What the message of its collection made of an item."""
+    if incoming.op not in (items.OP_DEPLOY, items.OP_EDIT_CONTENT, items.OP_REVOKE):
         return None
-    incoming = read(header.load_ref()).load_maybe_ref()
-    if incoming is None:
+    body = read(incoming.body)
+    body.skip_bits(32 + 64)
+    if incoming.op == items.OP_DEPLOY:
+        # An account turns active only if its contract accepted the message.
+        if not activated(transaction):
+            return None
+        body.load_address()
+        return Sighting(address, mint_id=items.read_mint_id(body))
+    if aborted(transaction):
         return None
-    message = MessageAny.deserialize(read(incoming))
-    if not message.is_internal or raw(message.info.src) != collection:
+    if incoming.op == items.OP_REVOKE:
+        return Sighting(address, revoked=True)
+    return Sighting(address, version=body.load_uint(64))
+
+
+def _refusal(collection: str, transaction: Cell, incoming: Message) -> Refusal | None:
+    kind = _ORDERS.get(incoming.op or 0)
+    if kind is None or not aborted(transaction):
         return None
-    body = read(message.body)
-    if body.remaining_bits < 32 or body.load_uint(32) != OP_DEPLOY:
-        return None
-    body.skip_bits(64)
-    body.load_address()
-    return bytes(body.load_ref().hash)
+    found = read_transaction(transaction)
+    body = read(incoming.body)
+    body.skip_bits(32)
+    query_id, index = body.load_uint(64), body.load_uint(64)
+    refused = found.exit_code == _NOT_ALLOWED
+    reason = FailureReason.REFUSED if refused else FailureReason.OUT_OF_GAS
+    return Refusal(collection, index, kind, query_id, reason)

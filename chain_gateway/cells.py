@@ -14,9 +14,9 @@ from pytoniq_core.tlb.account import StateInit
 EMPTY: Cell = Cell.empty()
 """The cell without data and references."""
 
-# int_msg_info$0 with ihr_disabled, bounce, not bounced, and an empty source: the wallet fills it in
-# (block.tlb, CommonMsgInfoRelaxed).
-_BOUNCEABLE = 0x18
+# int_msg_info$0 with ihr_disabled, bounce or not, not bounced, and an empty source: the wallet
+# fills it in (block.tlb, CommonMsgInfoRelaxed).
+_BOUNCEABLE, _PLAIN = 0x18, 0x10
 # No extra currencies, no ihr_fee, no fwd_fee, created_lt, created_at: 1 + 4 + 4 + 64 + 32 bits.
 _ZEROS = 105
 
@@ -52,11 +52,16 @@ def friendly(address: str) -> str:
     return shown
 
 
-def internal(to: str, value: int, body: Cell, *, init: StateInit | None = None) -> Cell:
-    """A bounceable internal message of `value` nanoton; the body goes inline where it fits."""
+def internal(
+    to: str, value: int, body: Cell, *, init: StateInit | None = None, bounce: bool = True
+) -> Cell:
+    """An internal message of `value` nanoton; the body goes inline where it fits.
+
+    With `bounce` the value comes back if no contract takes it.
+    """
     message = (
         build()
-        .store_uint(_BOUNCEABLE, 6)
+        .store_uint(_BOUNCEABLE if bounce else _PLAIN, 6)
         .store_address(parse(to))
         .store_coins(value)
         .store_uint(0, _ZEROS)

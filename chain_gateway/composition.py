@@ -10,8 +10,9 @@ from chain_gateway.callbacks import reporter
 from chain_gateway.clients import NftClient
 from chain_gateway.config import ChainSettings, GatewaySettings
 from chain_gateway.delivery import Timing
-from chain_gateway.items import NANOTON, Collection
+from chain_gateway.items import NANOTON, Collection, Collections
 from chain_gateway.minting import Minter
+from chain_gateway.operations import Standard
 from chain_gateway.orders import OrderDesk
 from chain_gateway.ownership import WalletLinks
 from chain_gateway.sending import Limits, Sender
@@ -24,24 +25,33 @@ from mesh.clock import new_id
 from mesh.db import Database
 
 
-def minting_wallet(settings: ChainSettings) -> tuple[HighloadWallet, Collection]:
-    """The wallet of the configured key, and the collection that it owns."""
+def minting_wallet(settings: ChainSettings) -> tuple[HighloadWallet, Collections]:
+    """The wallet of the configured key, and the collections that it owns."""
     key = MintingKey.load(settings.wallet_key_file)
     wallet = HighloadWallet(key, settings.wallet_timeout_seconds)
-    collection = Collection(
-        wallet.address,
-        name=settings.collection_name,
-        description=settings.collection_description,
-        image=settings.collection_image,
-    )
-    return wallet, collection
+    names = {
+        Standard.NFT: (settings.collection_name, settings.collection_description),
+        Standard.SBT: (settings.sbt_collection_name, settings.sbt_collection_description),
+    }
+    collections = {
+        standard: Collection(
+            wallet.address,
+            name=name,
+            description=description,
+            image=settings.collection_image,
+            standard=standard,
+        )
+        for standard, (name, description) in names.items()
+    }
+    return wallet, collections
 
 
 class Gateway:
     """The Gateway without its RPC server; a context manager that starts and stops the workers."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self.wallet, self.collection = minting_wallet(settings)
+        self.wallet, self.collections = minting_wallet(settings)
+        addresses = frozenset(each.address for each in self.collections.values())
         self.chain = Chain(settings.network(), settings.ton_trust_level)
         self.database = Database(
             settings.database_url.get_secret_value(), application_name="gateway"
@@ -53,7 +63,7 @@ class Gateway:
             self.database,
             self.chain,
             lease,
-            collection=self.collection.address,
+            collections=addresses,
             timing=Timing(settings.wallet_timeout_seconds, settings.delivery_grace_seconds),
             finality_blocks=settings.finality_blocks,
         )
@@ -62,7 +72,7 @@ class Gateway:
             self.chain,
             lease,
             wallet=self.wallet,
-            collection=self.collection,
+            collections=self.collections,
             limits=Limits(
                 batch_mints=settings.batch_mints,
                 messages_in_flight=settings.messages_in_flight,
@@ -75,11 +85,15 @@ class Gateway:
             lease,
             tracker=tracker,
             sender=sender,
-            collection=self.collection.address,
+            collections=addresses,
             max_lag_seconds=settings.max_lag_seconds,
             on_change=self._reports.wake,
         )
-        self.desk = OrderDesk(self.database, self._minter.wake)
+        self.desk = OrderDesk(
+            self.database,
+            self._minter.wake,
+            daily_limit=settings.transfer_daily_limit_nanoton,
+        )
         self.links = WalletLinks(self.database, settings.domains, self._minter.wake)
         self._stack = AsyncExitStack()
 

@@ -46,7 +46,15 @@ class ChainSettings(ServiceSettings):
         description="description of the collection; part of its address",
     )
     collection_image: str = Field(
-        default="", description="image URI of the collection; part of its address"
+        default="", description="image URI of the collections; part of their addresses"
+    )
+    sbt_collection_name: str = Field(
+        default="Go2Asia Achievements",
+        description="name of the collection of soulbound items; part of its address",
+    )
+    sbt_collection_description: str = Field(
+        default="What travellers of Go2Asia achieved themselves.",
+        description="description of the collection of soulbound items; part of its address",
     )
 
     def network(self) -> dict[str, Any]:
@@ -96,6 +104,11 @@ class GatewaySettings(ChainSettings):
     )
     max_lag_seconds: int = Field(
         default=60, ge=5, description="age of the chain's head at which sending is paused"
+    )
+    transfer_daily_limit_nanoton: int = Field(
+        default=10_000_000_000,
+        ge=0,
+        description="what a user may get in transfers a day (UTC), in nanoton",
     )
     reserve_ton: float = Field(
         default=1.0, ge=0, description="balance below which the wallet stops sending"

@@ -41,6 +41,11 @@ def encode(entries: Mapping[str, str]) -> Cell:
     return _sealed(_replaced(dictionary, path, _snake(entries["mint_id"])))
 
 
+def off_chain(uri: str) -> Cell:
+    """The content cell of a document that lies elsewhere."""
+    return _snake_cell(bytes([_OFFCHAIN]) + uri.encode())
+
+
 def decode(content: Cell) -> dict[str, str]:
     """Keys and values of on-chain content, or the single `uri` of off-chain content.
 
@@ -105,7 +110,10 @@ def _replaced(tree: Cell, path: tuple[int, ...], value: Cell) -> Cell:
 
 @lru_cache(maxsize=4096)
 def _snake(text: str) -> Cell:
-    data = bytes([_SNAKE]) + text.encode()
+    return _snake_cell(bytes([_SNAKE]) + text.encode())
+
+
+def _snake_cell(data: bytes) -> Cell:
     tail: Cell | None = None
     for start in reversed(range(0, len(data), _CELL_BYTES)):
         link = build().store_bytes(data[start : start + _CELL_BYTES])

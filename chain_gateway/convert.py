@@ -6,23 +6,49 @@ from go2asia.gateway.v1 import chain_pb2, minting_pb2, wallets_pb2
 from go2asia.nft.v1 import callbacks_pb2, nft_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chain_gateway.items import MINT_COST
-from chain_gateway.operations import Content, Operation, Order, Standing, State
+from chain_gateway.burning import Burn
+from chain_gateway.items import MINT_COST, Collections
+from chain_gateway.operations import (
+    Content,
+    Mint,
+    Operation,
+    Order,
+    Revocation,
+    Standard,
+    Standing,
+    State,
+    Transfer,
+    Update,
+)
 from chain_gateway.proof import Proof
 from chain_gateway.reading import Item
 from chain_gateway.store.links import Link
 from chain_gateway.store.orders import Status
 
 
-def order(message: minting_pb2.MintOrder) -> Order:
+def mint(message: minting_pb2.MintOrder) -> Order:
     """A mint that a caller asks for."""
-    content = Content(
-        name=message.content.name,
-        description=message.content.description,
-        image=message.content.image,
-        attributes=tuple((a.trait_type, a.value) for a in message.content.attributes),
-    )
-    return Order(message.request_id, message.mint_id.lower(), message.user_id, content)
+    standard = item_standard(message.standard)
+    task = Mint(_content(message.content), standard)
+    return Order(message.request_id, message.mint_id.lower(), message.user_id, task)
+
+
+def transfer(message: minting_pb2.TransferOrder) -> Order:
+    """A transfer that a caller asks for."""
+    task = Transfer(message.amount_nanoton, message.comment)
+    return Order(message.request_id, None, message.user_id, task)
+
+
+def update(message: minting_pb2.UpdateItemContentRequest) -> Order:
+    """A change of an item's content; whose it is, its mint tells."""
+    task = Update(message.item_mint_id.lower(), _content(message.content))
+    return Order(message.request_id, message.mint_id.lower(), "", task)
+
+
+def revocation(message: minting_pb2.RevokeItemRequest) -> Order:
+    """A revocation of an item; whose it is, its mint tells."""
+    task = Revocation(message.item_mint_id.lower())
+    return Order(message.request_id, message.mint_id.lower(), "", task)
 
 
 def state(value: minting_pb2.OperationState.ValueType) -> State | None:
@@ -32,24 +58,35 @@ def state(value: minting_pb2.OperationState.ValueType) -> State | None:
 
 def operation(stored: Operation) -> minting_pb2.Operation:
     """An operation as callers see it."""
-    standing = stored.standing
+    order, standing = stored.order, stored.standing
     message = minting_pb2.Operation(
         operation_id=standing.operation_id,
-        request_id=stored.order.request_id,
-        mint_id=stored.order.mint_id,
-        user_id=stored.order.user_id,
+        request_id=order.request_id,
+        kind=minting_pb2.OperationKind.ValueType(standing.kind),
+        mint_id=order.mint_id or "",
+        user_id=order.user_id,
         state=minting_pb2.OperationState.ValueType(standing.state),
         version=standing.version,
-        content=_content(stored.order.content),
         query_id=stored.query_id,
+        owner_address=standing.owner or "",
         failure_reason=standing.failure_reason,
         retryable=standing.retryable,
     )
+    match order.task:
+        case Mint(content, standard):
+            message.content.CopyFrom(_content_message(content))
+            message.standard = minting_pb2.ItemStandard.ValueType(standard)
+        case Transfer(amount):
+            message.amount_nanoton = amount
+        case Update(item_mint_id, content):
+            message.item_mint_id = item_mint_id
+            message.content.CopyFrom(_content_message(content))
+        case Revocation(item_mint_id):
+            message.item_mint_id = item_mint_id
     if standing.placement is not None:
         message.collection_address = standing.placement.collection
         message.item_index = standing.placement.index
         message.item_address = standing.placement.address
-        message.owner_address = standing.placement.owner
     message.create_time.FromDatetime(stored.create_time)
     message.update_time.FromDatetime(stored.update_time)
     return message
@@ -58,7 +95,7 @@ def operation(stored: Operation) -> minting_pb2.Operation:
 def report(standing: Standing) -> callbacks_pb2.MintReport:
     """An operation as NFT is told about it."""
     message = callbacks_pb2.MintReport(
-        mint_id=standing.mint_id,
+        mint_id=standing.mint_id or "",
         operation_id=standing.operation_id,
         version=standing.version,
         state=nft_pb2.MintState.Value(f"MINT_STATE_{standing.state.name}"),
@@ -69,7 +106,7 @@ def report(standing: Standing) -> callbacks_pb2.MintReport:
         message.location.collection_address = standing.placement.collection
         message.location.item_index = standing.placement.index
         message.location.item_address = standing.placement.address
-        message.location.owner_address = standing.placement.owner
+        message.location.owner_address = standing.owner or ""
     return message
 
 
@@ -93,9 +130,14 @@ def wallet(link: Link) -> wallets_pb2.LinkedWallet:
     return message
 
 
+def item_standard(value: minting_pb2.ItemStandard.ValueType) -> Standard:
+    """The standard that is meant; unspecified means NFT."""
+    return Standard(value) if value else Standard.NFT
+
+
 def item(found: Item) -> chain_pb2.NftItem:
     """An item as the chain has it."""
-    return chain_pb2.NftItem(
+    message = chain_pb2.NftItem(
         item_address=found.address,
         initialised=found.initialised,
         item_index=found.index,
@@ -103,17 +145,35 @@ def item(found: Item) -> chain_pb2.NftItem:
         owner_address=found.owner,
         content=found.content,
         masterchain_seqno=found.masterchain_seqno,
+        standard=minting_pb2.ItemStandard.ValueType(found.standard),
+    )
+    if found.revoked_at:
+        message.revoke_time.CopyFrom(_timestamp(found.revoked_at))
+    return message
+
+
+def burn(found: Burn | None) -> chain_pb2.VerifyBurnResponse:
+    """The end of an item, or that it has not come."""
+    if found is None:
+        return chain_pb2.VerifyBurnResponse(burnt=False)
+    return chain_pb2.VerifyBurnResponse(
+        burnt=True,
+        burn_time=_timestamp(found.time),
+        transaction_lt=found.lt,
+        transaction_hash=found.hash,
+        burner_address=found.burner,
     )
 
 
-def status(found: Status, collection: str) -> chain_pb2.GetGatewayStatusResponse:
+def status(found: Status, collections: Collections) -> chain_pb2.GetGatewayStatusResponse:
     """How the Gateway fares."""
     reason = found.paused_reason if found.led else "NO_SENDER"
     message = chain_pb2.GetGatewayStatusResponse(
         wallet_address=found.wallet_address,
         wallet_balance_nanoton=found.balance,
         gas_runway_mints=found.balance // MINT_COST,
-        collection_address=collection,
+        collection_address=collections[Standard.NFT].address,
+        sbt_collection_address=collections[Standard.SBT].address,
         masterchain_seqno=found.masterchain_seqno,
         operations={
             f"OPERATION_STATE_{state.name}": count for state, count in found.operations.items()
@@ -131,7 +191,17 @@ def _timestamp(seconds: float) -> Timestamp:
     return Timestamp(seconds=int(seconds))
 
 
-def _content(content: Content) -> minting_pb2.Content:
+def _content(message: minting_pb2.Content) -> Content:
+    return Content(
+        name=message.name,
+        description=message.description,
+        image=message.image,
+        attributes=tuple((a.trait_type, a.value) for a in message.attributes),
+        uri=message.uri,
+    )
+
+
+def _content_message(content: Content) -> minting_pb2.Content:
     return minting_pb2.Content(
         name=content.name,
         description=content.description,
@@ -140,4 +210,5 @@ def _content(content: Content) -> minting_pb2.Content:
             minting_pb2.Attribute(trait_type=kind, value=value)
             for kind, value in content.attributes
         ],
+        uri=content.uri,
     )

@@ -111,3 +111,54 @@ class MintAlreadyOrdered(MeshError):
 
     def __init__(self, *, mint_id: str, operation_id: str) -> None:
         super().__init__(field="mint_id", mint_id=mint_id, operation_id=operation_id)
+
+
+class OperationAlreadySent(MeshError):
+    """The operation was or may have been sent, or has ended; it cannot be called off any more."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "OPERATION_ALREADY_SENT"
+    domain = DOMAIN
+
+    def __init__(self, *, operation_id: str, state: str) -> None:
+        super().__init__(operation_id=operation_id, state=state)
+
+
+class MintNotFound(MeshError):
+    """No mint with this id was ordered; order the mint first."""
+
+    kind = Kind.NOT_FOUND
+    reason = "MINT_NOT_FOUND"
+    domain = DOMAIN
+
+    def __init__(self, mint_id: str) -> None:
+        super().__init__(field="item_mint_id", mint_id=mint_id)
+
+
+class ItemNotRevocable(MeshError):
+    """The item is not soulbound: only its owner can give it away."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "ITEM_NOT_REVOCABLE"
+    domain = DOMAIN
+
+    def __init__(self, mint_id: str) -> None:
+        super().__init__(field="item_mint_id", mint_id=mint_id)
+
+
+class TransferLimitReached(MeshError):
+    """What this user may get a day (UTC) is used up; send less, or again tomorrow."""
+
+    kind = Kind.RESOURCE_EXHAUSTED
+    reason = "TRANSFER_LIMIT_REACHED"
+    domain = DOMAIN
+    transient = False  # not before midnight
+
+    def __init__(self, *, limit: int, left: int) -> None:
+        super().__init__(
+            f"A user may get {limit} nanoton a day (UTC), and {left} are left today; send less, or "
+            "again tomorrow.",
+            field="amount_nanoton",
+            limit_nanoton=str(limit),
+            left_nanoton=str(left),
+        )

@@ -1,26 +1,38 @@
-"""Our collection and its items (`contracts/`): state-inits, addresses, messages, stored data."""
+"""Our collections and their items (`contracts/`): state-inits, addresses, messages, stored data."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
+from pytoniq_core.boc.builder import Builder
 from pytoniq_core.boc.cell import Cell
+from pytoniq_core.boc.slice import Slice
 from pytoniq_core.tlb.account import StateInit
 
 from chain_gateway import content
 from chain_gateway.cells import EMPTY, address_of, build, internal, parse, raw, read
+from chain_gateway.operations import Standard
 
 NANOTON = 10**9
 
-# collection.fc: `amount` becomes the item's balance; `value` must exceed it by 0.02 TON.
+# collection.fc: `amount` becomes the item's balance; what a message brings must exceed it by WORK,
+# which pays for gas and forwarding.
 ITEM_AMOUNT = 50_000_000
-MINT_VALUE = 70_000_000
-# With the fees of the wallet and of forwarding; measured on a devnet with mainnet's configuration.
-MINT_COST = 80_000_000
+WORK = 20_000_000
+# What an edit or a revocation takes to the item; what it leaves comes back to the collection.
+ERRAND_AMOUNT = 20_000_000
+# Fees of the wallet for one message of its list; measured on a devnet with mainnet's configuration.
+SENDING_FEE = 10_000_000
+MINT_COST = ITEM_AMOUNT + WORK + SENDING_FEE
 COLLECTION_VALUE = 100_000_000
 
-_OP_MINT = 1
+OP_MINT = 1
+OP_EDIT_ITEM = 6
+OP_REVOKE_ITEM = 8
 OP_DEPLOY = 0x299A3E15
+OP_EDIT_CONTENT = 0x1A0B9D51
+OP_REVOKE = 0x6F89F5E3
 
 # TEP-66: no royalty.
 _ROYALTY = (0, 1000)
@@ -31,19 +43,34 @@ def _code(name: str) -> Cell:
     return Cell.one_from_boc(base64.b64decode(text))
 
 
+_ITEM_CODES = {Standard.NFT: _code("item"), Standard.SBT: _code("sbt")}
+ITEM_CODE_HASHES = {bytes(code.hash): standard for standard, code in _ITEM_CODES.items()}
+"""Hashes of the code of our items; what another code stores, `read_item` cannot tell."""
+
+
+NO_MINT_ID = "00000000-0000-0000-0000-000000000000"
+"""Of an item that was minted past the Gateway."""
+
+
 @dataclass(frozen=True, slots=True)
 class ItemData:
-    """What an item contract stores; `owner` and `content` are None until it is initialised."""
+    """What an item contract stores; only `index` and `collection` are set before it is initialised.
+
+    A soulbound item that its owner destroyed has no owner, and keeps the rest.
+    """
 
     index: int
     collection: str
-    owner: str | None
-    content: Cell | None
+    owner: str | None = None
+    mint_id: str | None = None
+    version: int = 0
+    revoked_at: int = 0
+    content: Cell | None = None
 
     @property
-    def content_hash(self) -> bytes | None:
-        """Hash of the content cell, by which content is recognised."""
-        return None if self.content is None else bytes(self.content.hash)
+    def destroyed(self) -> bool:
+        """Whether its owner destroyed it."""
+        return self.content is not None and self.owner is None
 
 
 def read_item(data: Cell) -> ItemData:
@@ -51,8 +78,30 @@ def read_item(data: Cell) -> ItemData:
     stored = read(data)
     index, collection = stored.load_uint(64), raw(stored.load_address())
     if not stored.remaining_bits:
-        return ItemData(index, collection, None, None)
-    return ItemData(index, collection, raw(stored.load_address()), stored.load_ref())
+        return ItemData(index, collection)
+    owner = stored.load_address()
+    return ItemData(
+        index,
+        collection,
+        None if owner is None else raw(owner),
+        read_mint_id(stored),
+        stored.load_uint(64),
+        stored.load_uint(64),
+        stored.load_ref(),
+    )
+
+
+def read_mint_id(stored: Slice) -> str:
+    """The mint id that comes next, as a UUID; the zero UUID where the collection was given none."""
+    if stored.remaining_bits < 128:
+        return NO_MINT_ID
+    digits = f"{stored.load_uint(128):032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def read_owner(data: Cell) -> str:
+    """Who owns our collection contract, from its data cell."""
+    return raw(read(data).load_address())
 
 
 def read_next_index(data: Cell) -> int:
@@ -62,16 +111,68 @@ def read_next_index(data: Cell) -> int:
     return int(stored.load_uint(64))
 
 
+def mint(
+    collection: str,
+    *,
+    index: int,
+    owner: str,
+    content: Cell,
+    mint_id: str,
+    query_id: int,
+    work: int = WORK,
+) -> Cell:
+    """The message that mints one item; on an item that exists it changes nothing.
+
+    `work` pays for gas, in nanoton; what it leaves stays with the collection.
+    """
+    item = build().store_address(parse(owner)).store_uint(int(mint_id.replace("-", ""), 16), 128)
+    body = _order(OP_MINT, query_id, index, ITEM_AMOUNT)
+    body.store_ref(item.store_ref(content).end_cell())
+    return internal(collection, ITEM_AMOUNT + work, body.end_cell())
+
+
+def edit(
+    collection: str, *, index: int, version: int, content: Cell, query_id: int, work: int = WORK
+) -> Cell:
+    """The message that changes an item's content, unless it has this version or a higher one."""
+    body = _order(OP_EDIT_ITEM, query_id, index, ERRAND_AMOUNT).store_uint(version, 64)
+    return internal(collection, ERRAND_AMOUNT + work, body.store_ref(content).end_cell())
+
+
+def revoke(collection: str, *, index: int, query_id: int, work: int = WORK) -> Cell:
+    """The message that revokes a soulbound item; on one that is revoked it changes nothing."""
+    body = _order(OP_REVOKE_ITEM, query_id, index, ERRAND_AMOUNT)
+    return internal(collection, ERRAND_AMOUNT + work, body.end_cell())
+
+
+def _order(op: int, query_id: int, index: int, amount: int) -> Builder:
+    return (
+        build()
+        .store_uint(op, 32)
+        .store_uint(query_id, 64)
+        .store_uint(index, 64)
+        .store_coins(amount)
+    )
+
+
 class Collection:
     """The collection that `owner` mints into; its address follows from code, owner and content.
 
     So the same key and the same description always give the same collection, on every network.
     """
 
-    def __init__(self, owner: str, *, name: str, description: str, image: str) -> None:
+    def __init__(
+        self,
+        owner: str,
+        *,
+        name: str,
+        description: str,
+        image: str,
+        standard: Standard = Standard.NFT,
+    ) -> None:
         about = {"name": name, "description": description, "image": image}
         described = content.encode({key: value for key, value in about.items() if value})
-        self._item_code = _code("item")
+        self._item_code = _ITEM_CODES[standard]
         numerator, denominator = _ROYALTY
         royalty = (
             build()
@@ -100,16 +201,6 @@ class Collection:
         data = build().store_uint(index, 64).store_address(parse(self.address)).end_cell()
         return address_of(StateInit(code=self._item_code, data=data))
 
-    def mint(self, *, index: int, owner: str, content: Cell, query_id: int) -> Cell:
-        """The message that mints one item; on an item that exists it changes nothing."""
-        item = build().store_address(parse(owner)).store_ref(content).end_cell()
-        body = (
-            build()
-            .store_uint(_OP_MINT, 32)
-            .store_uint(query_id, 64)
-            .store_uint(index, 64)
-            .store_coins(ITEM_AMOUNT)
-            .store_ref(item)
-            .end_cell()
-        )
-        return internal(self.address, MINT_VALUE, body)
+
+Collections = Mapping[Standard, Collection]
+"""Each standard has its collection."""

@@ -1,4 +1,4 @@
-"""The minting pipeline: pack what waits, persist, send, follow; one leader per wallet.
+"""The pipeline: pack what waits, persist, send, follow; one leader per wallet.
 
 QUEUED ── pack, persist, commit ──▶ SUBMITTED ── send, and again until it runs or expires
                                         │
@@ -6,7 +6,7 @@ QUEUED ── pack, persist, commit ──▶ SUBMITTED ── send, and again u
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -56,7 +56,7 @@ class Minter:
         *,
         tracker: Tracker,
         sender: Sender,
-        collection: str,
+        collections: Collection[str],
         max_lag_seconds: int,
         on_change: Callable[[], None],
     ) -> None:
@@ -65,12 +65,12 @@ class Minter:
         self._lease = lease
         self._tracker = tracker
         self._sender = sender
-        self._collection = collection
+        self._collections = collections
         self._max_lag_seconds = max_lag_seconds
         self._on_change = on_change
         self._woken = asyncio.Event()
         self._view: View | None = None
-        self._collection_seen = False
+        self._collections_seen = False
 
     async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self._run(), name="minting")
@@ -110,7 +110,7 @@ class Minter:
 
     async def _lead(self) -> None:
         """Follows and sends side by side, and keeps the lease meanwhile; returns never."""
-        self._view, self._collection_seen = None, False
+        self._view, self._collections_seen = None, False
         loops = {
             asyncio.create_task(self._follow(), name="minting follows"),
             asyncio.create_task(self._send(), name="minting sends"),
@@ -136,6 +136,8 @@ class Minter:
             head = await self._chain.wait(known, _POLL_SECONDS)
             if head != known:
                 self._view = await self._tracker.follow(head)
+                if self._view.index_taken:
+                    self._collections_seen = False  # the counters start anew above the chain's
                 self._woken.set()
                 self._on_change()
 
@@ -156,20 +158,27 @@ class Minter:
     async def _paused(self, view: View) -> str:
         if (utc_now() - view.head.moment).total_seconds() > self._max_lag_seconds:
             return Pause.CHAIN_LAGS
-        if not self._collection_seen:
-            account = await self._chain.account(self._collection, view.head)
-            if account.data is None:
+        if not self._collections_seen:
+            accounts = await self._chain.accounts(list(self._collections), view.head)
+            if any(account.data is None for account in accounts.values()):
                 return Pause.COLLECTION_MISSING
-            await self._seed_index(read_next_index(account.data))
+            await self._seed_indices(
+                {
+                    address: read_next_index(account.data)
+                    for address, account in accounts.items()
+                    if account.data is not None
+                }
+            )
         return Pause.NONE
 
-    async def _seed_index(self, next_index: int) -> None:
+    async def _seed_indices(self, next_indices: Mapping[str, int]) -> None:
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
-            await ProgressStore(connection).seed_index(self._collection, next_index)
+            for address, next_index in next_indices.items():
+                await ProgressStore(connection).seed_index(address, next_index)
 
         await self._database.run(write)
-        self._collection_seen = True
+        self._collections_seen = True
 
     async def _report(self, view: View, paused: str) -> None:
         async def write(connection: Connection) -> None:

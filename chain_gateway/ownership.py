@@ -69,6 +69,22 @@ class WalletLinks:
         self._wake()
         return linked
 
+    async def unlink(self, key: Key, user_id: str) -> int:
+        """Forgets a user's wallet and parks what was not sent to it; tells how many operations.
+
+        What is being sent at this moment goes on. Raises `WalletNotLinked` or `RequestIdReused`.
+        """
+
+        async def unlink(connection: Connection) -> int:
+            store = LinkStore(connection)
+            if (known := await store.recall(key)) is not None:
+                return int(known)
+            parked = await store.unlink(user_id)
+            await store.remember(key, str(parked).encode())
+            return parked
+
+        return await self._database.run(unlink)
+
     async def linked(self, user_id: str) -> Link:
         """The user's wallet; raises `WalletNotLinked`."""
         async with self._database.transaction(read_only=True) as connection:

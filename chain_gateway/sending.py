@@ -4,19 +4,17 @@ A message commits, with everything that it freezes, before the first byte of it 
 """
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from chain_gateway import content, query_id
+from chain_gateway import packing, query_id
 from chain_gateway.delivery import promised
-from chain_gateway.items import MINT_COST, Collection
-from chain_gateway.operations import Placement
+from chain_gateway.items import MINT_COST, Collections
 from chain_gateway.store.lease import Lease
-from chain_gateway.store.progress import Outgoing, Packed, ProgressStore, Waiting
+from chain_gateway.store.sending import Outgoing, SendingStore
 from chain_gateway.ton import Block, Chain, MessageRefused
 from chain_gateway.tracker import View
-from chain_gateway.wallet import ActionList, HighloadWallet
+from chain_gateway.wallet import HighloadWallet
 from mesh.db import Connection, Database
 from mesh.telemetry import logger, meter
 
@@ -27,8 +25,10 @@ _log = logger("gateway.sending")
 _sent = meter.create_counter(
     "gateway.messages.sent", unit="{message}", description="Wallet messages handed to lite-servers."
 )
-_mints = meter.create_histogram(
-    "gateway.message.mints", unit="{mint}", description="Mints in one wallet message."
+_size = meter.create_histogram(
+    "gateway.message.operations",
+    unit="{operation}",
+    description="Operations in one wallet message.",
 )
 
 
@@ -67,14 +67,14 @@ class Sender:
         lease: Lease,
         *,
         wallet: HighloadWallet,
-        collection: Collection,
+        collections: Collections,
         limits: Limits,
     ) -> None:
         self._database = database
         self._chain = chain
         self._lease = lease
         self._wallet = wallet
-        self._collection = collection
+        self._collections = collections
         self._limits = limits
         # Chain time at which this process last handed out each message.
         self._sent_at: dict[int, int] = {}
@@ -95,60 +95,43 @@ class Sender:
         """Persists the next message; None if there is none to make, or the reason to pause."""
         head = view.head
         sequence = await self._lease.hold(connection)
-        store = ProgressStore(connection)
+        store = SendingStore(connection)
         messages = await store.open_messages(self._wallet.address)
         if len(messages) >= self._limits.messages_in_flight:
             return None
-        free = view.balance - promised(messages, head.time) - self._limits.reserve
-        most = min(self._limits.batch_mints, free // MINT_COST)
-        if most < 1:
-            return None
-        waiting = await store.waiting(most)
-        if not waiting:
+        budget = view.balance - promised(messages, head.time) - self._limits.reserve
+        waiting = await store.waiting(self._limits.batch_mints, budget - packing.TRANSFER_FEE)
+        affordable = packing.affordable(waiting, budget)
+        if not affordable:
             return None
         if not await self._query_id_is_free(store, sequence, head):
             return Pause.QUERY_IDS_EXHAUSTED
-        next_index = await store.lock_next_index(self._collection.address)
-        outgoing = await asyncio.to_thread(self._pack, waiting, next_index, sequence, head)
-        indices = [mint.placement.index for mint in outgoing.mints]
-        message_id = await store.store_message(outgoing, max(next_index - 1, *indices) + 1)
-        _mints.record(len(indices))
-        return _Prepared(message_id, outgoing.boc)
-
-    async def _query_id_is_free(self, store: ProgressStore, sequence: int, head: Block) -> bool:
-        if sequence < query_id.CAPACITY:
-            return True
-        used = await store.created_at(self._wallet.address, sequence - query_id.CAPACITY)
-        return query_id.reusable(used, self._wallet.timeout, head.time)
-
-    def _pack(
-        self, waiting: Sequence[Waiting], next_index: int, sequence: int, head: Block
-    ) -> Outgoing:
-        """As many mints as fit into one message; those placed before stay where they are."""
+        indices = await store.lock_next_indices(
+            [collection.address for collection in self._collections.values()]
+        )
         query = query_id.from_sequence(sequence)
-        actions = ActionList()
-        packed: list[Packed] = []
-        for mint in waiting:
-            index = next_index if mint.index is None else mint.index
-            cell = content.encode(mint.content.entries(mint.mint_id))
-            if not actions.add(
-                self._collection.mint(index=index, owner=mint.owner, content=cell, query_id=query)
-            ):
-                break
-            next_index += mint.index is None
-            address = mint.address or self._collection.item_address(index)
-            placement = Placement(self._collection.address, index, address, mint.owner)
-            packed.append(Packed(mint.operation_id, placement, bytes(cell.hash)))
-        return Outgoing(
+        packed = await asyncio.to_thread(
+            packing.pack, affordable, self._collections, indices, query
+        )
+        outgoing = Outgoing(
             wallet=self._wallet.address,
             sequence=sequence,
             query_id=query,
             # The wallet refuses messages from the future, and its clock is the chain's.
             created_at=head.time,
-            value=len(packed) * MINT_COST,
-            boc=self._wallet.external(actions, query=query, created_at=head.time),
-            mints=packed,
+            value=packed.value,
+            boc=self._wallet.external(packed.actions, query=query, created_at=head.time),
+            packed=packed.operations,
         )
+        message_id = await store.store_message(outgoing, packed.next_indices)
+        _size.record(len(packed.operations))
+        return _Prepared(message_id, outgoing.boc)
+
+    async def _query_id_is_free(self, store: SendingStore, sequence: int, head: Block) -> bool:
+        if sequence < query_id.CAPACITY:
+            return True
+        used = await store.created_at(self._wallet.address, sequence - query_id.CAPACITY)
+        return query_id.reusable(used, self._wallet.timeout, head.time)
 
     async def send_again(self, view: View) -> None:
         """Hands out again what the wallet has not run; the chain takes each message once."""
@@ -161,7 +144,7 @@ class Sender:
             if view.head.time - self._sent_at.get(message_id, 0) < _RESEND_SECONDS:
                 continue
             async with self._database.transaction(read_only=True) as connection:
-                boc = await ProgressStore(connection).boc(message_id)
+                boc = await SendingStore(connection).boc(message_id)
             await self._send(message_id, boc, view.head)
 
     async def _send(self, message_id: int, boc: bytes, head: Block) -> None:

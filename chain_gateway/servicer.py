@@ -1,6 +1,7 @@
 """The RPCs of the Gateway: convert, hand over, convert back."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import grpc
 from go2asia.gateway.v1 import (
@@ -14,8 +15,10 @@ from go2asia.gateway.v1 import (
 from google.protobuf.message import Message
 
 from chain_gateway import convert
-from chain_gateway.items import Collection
-from chain_gateway.operations import Operation
+from chain_gateway.burning import find_burn
+from chain_gateway.cancelling import cancel
+from chain_gateway.items import Collections
+from chain_gateway.operations import Operation, Order
 from chain_gateway.orders import OrderDesk, Request, read_operation
 from chain_gateway.ownership import WalletLinks
 from chain_gateway.reading import read_item, read_page
@@ -27,9 +30,11 @@ from mesh.errors import Internal, MeshError
 from mesh.identity import caller
 
 Context = grpc.aio.ServicerContext[Any, Any]
+OrderMessage = TypeVar("OrderMessage", bound=Message)
 
 # Each is an account read with its proof.
 _MOST_ITEMS = 200
+_ORDERING_METHODS = ("SubmitMint", "SubmitTransfer", "UpdateItemContent", "RevokeItem")
 
 
 class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
@@ -39,18 +44,69 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
         self._desk = desk
         self._database = database
 
+    async def SubmitMint(
+        self, request: minting_pb2.SubmitMintRequest, context: Context
+    ) -> minting_pb2.SubmitMintResponse:
+        """Takes one mint."""
+        order = request.order
+        taken = await self._take(Request(_key("SubmitMint", order), convert.mint(order)))
+        return minting_pb2.SubmitMintResponse(operation=taken)
+
     async def BatchSubmitMints(
         self, request: minting_pb2.BatchSubmitMintsRequest, context: Context
     ) -> minting_pb2.BatchSubmitMintsResponse:
         """Takes mints that succeed or fail each by itself."""
-        checked = [_checked(order, number) for number, order in enumerate(request.orders)]
-        sound = [order for order in checked if isinstance(order, Request)]
-        outcomes = iter(await self._desk.take(sound))
+        outcomes = await self._take_each("SubmitMint", request.orders, convert.mint)
         return minting_pb2.BatchSubmitMintsResponse(
-            results=[
-                _result(next(outcomes) if isinstance(order, Request) else order)
-                for order in checked
-            ]
+            results=[minting_pb2.SubmitMintResult(**_result(outcome)) for outcome in outcomes]
+        )
+
+    async def SubmitTransfer(
+        self, request: minting_pb2.SubmitTransferRequest, context: Context
+    ) -> minting_pb2.SubmitTransferResponse:
+        """Takes one transfer."""
+        order = request.order
+        taken = await self._take(Request(_key("SubmitTransfer", order), convert.transfer(order)))
+        return minting_pb2.SubmitTransferResponse(operation=taken)
+
+    async def BatchSubmitTransfers(
+        self, request: minting_pb2.BatchSubmitTransfersRequest, context: Context
+    ) -> minting_pb2.BatchSubmitTransfersResponse:
+        """Takes transfers that succeed or fail each by itself."""
+        outcomes = await self._take_each("SubmitTransfer", request.orders, convert.transfer)
+        return minting_pb2.BatchSubmitTransfersResponse(
+            results=[minting_pb2.SubmitTransferResult(**_result(outcome)) for outcome in outcomes]
+        )
+
+    async def UpdateItemContent(
+        self, request: minting_pb2.UpdateItemContentRequest, context: Context
+    ) -> minting_pb2.UpdateItemContentResponse:
+        """Takes a change of what an item says."""
+        key = _key("UpdateItemContent", request)
+        taken = await self._take(Request(key, convert.update(request)))
+        return minting_pb2.UpdateItemContentResponse(operation=taken)
+
+    async def RevokeItem(
+        self, request: minting_pb2.RevokeItemRequest, context: Context
+    ) -> minting_pb2.RevokeItemResponse:
+        """Takes a revocation."""
+        key = _key("RevokeItem", request)
+        taken = await self._take(Request(key, convert.revocation(request)))
+        return minting_pb2.RevokeItemResponse(operation=taken)
+
+    async def CancelOperation(
+        self, request: minting_pb2.CancelOperationRequest, context: Context
+    ) -> minting_pb2.CancelOperationResponse:
+        """Calls an operation off that came or will come under a request id of this caller."""
+        named = [
+            idempotency.Key(
+                f"{caller()}:{method}", request.operation_request_id, idempotency.ANY_INPUT
+            )
+            for method in _ORDERING_METHODS
+        ]
+        found = await cancel(self._database, _key("CancelOperation", request), named)
+        return minting_pb2.CancelOperationResponse(
+            operation=None if found is None else convert.operation(found)
         )
 
     async def GetOperation(
@@ -79,17 +135,38 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
             ),
         )
 
+    async def _take(self, request: Request) -> minting_pb2.Operation:
+        [outcome] = await self._desk.take([request])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return convert.operation(outcome)
+
+    async def _take_each(
+        self, method: str, orders: Sequence[OrderMessage], read: Callable[[OrderMessage], Order]
+    ) -> list[Operation | Exception]:
+        """Takes those that are well-formed; the others fail alone."""
+        checked = [_checked(method, order, number, read) for number, order in enumerate(orders)]
+        sound = [order for order in checked if isinstance(order, Request)]
+        outcomes = iter(await self._desk.take(sound))
+        return [next(outcomes) if isinstance(order, Request) else order for order in checked]
+
 
 class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
     """Reads the chain and the Gateway's own state."""
 
     def __init__(
-        self, chain: Chain, database: Database, wallet: str, collection: Collection
+        self,
+        chain: Chain,
+        database: Database,
+        wallet: str,
+        collections: Collections,
+        finality_blocks: int,
     ) -> None:
         self._chain = chain
         self._database = database
         self._wallet = wallet
-        self._collection = collection
+        self._collections = collections
+        self._finality_blocks = finality_blocks
 
     async def GetNftItem(
         self, request: chain_pb2.GetNftItemRequest, context: Context
@@ -102,15 +179,21 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
         self, request: chain_pb2.ListCollectionItemsRequest, context: Context
     ) -> chain_pb2.ListCollectionItemsResponse:
         """Lists items, by index."""
-        if request.standard == minting_pb2.ITEM_STANDARD_SBT:
-            return chain_pb2.ListCollectionItemsResponse()
+        collection = self._collections[convert.item_standard(request.standard)]
         page = pagination.open_page(request, cap=_MOST_ITEMS)
         first = int(page.after[0]) + 1 if page.after else 0
-        found = await read_page(self._chain, self._collection, first, page.size, self._chain.head)
+        found = await read_page(self._chain, collection, first, page.size, self._chain.head)
         token = pagination.next_token(request, (found.items[-1].index,)) if found.more else ""
         return chain_pb2.ListCollectionItemsResponse(
             items=[convert.item(item) for item in found.items], next_page_token=token
         )
+
+    async def VerifyBurn(
+        self, request: chain_pb2.VerifyBurnRequest, context: Context
+    ) -> chain_pb2.VerifyBurnResponse:
+        """Tells whether, when and by whom an item was burnt."""
+        found = await find_burn(self._chain, request.item_address, self._finality_blocks)
+        return convert.burn(found)
 
     async def GetGatewayStatus(
         self, request: chain_pb2.GetGatewayStatusRequest, context: Context
@@ -118,7 +201,7 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
         """Tells how the Gateway fares; works without the chain."""
         async with self._database.transaction(read_only=True) as connection:
             found = await OrderStore(connection).status(self._wallet)
-        return convert.status(found, self._collection.address)
+        return convert.status(found, self._collections)
 
 
 class WalletLinkServicer(wallets_pb2_grpc.WalletLinkServiceServicer):
@@ -149,6 +232,13 @@ class WalletLinkServicer(wallets_pb2_grpc.WalletLinkServiceServicer):
             wallet=convert.wallet(link), released_operations=link.released
         )
 
+    async def UnlinkWallet(
+        self, request: wallets_pb2.UnlinkWalletRequest, context: Context
+    ) -> wallets_pb2.UnlinkWalletResponse:
+        """Forgets a user's wallet."""
+        parked = await self._links.unlink(_key("UnlinkWallet", request), request.user_id)
+        return wallets_pb2.UnlinkWalletResponse(parked_operations=parked)
+
     async def GetLinkedWallet(
         self, request: wallets_pb2.GetLinkedWalletRequest, context: Context
     ) -> wallets_pb2.GetLinkedWalletResponse:
@@ -162,16 +252,18 @@ def _key(method: str, request: Message) -> idempotency.Key:
     return idempotency.Key(f"{caller()}:{method}", request_id, idempotency.fingerprint(request))
 
 
-def _checked(order: minting_pb2.MintOrder, number: int) -> Request | MeshError:
+def _checked(
+    method: str, order: OrderMessage, number: int, read: Callable[[OrderMessage], Order]
+) -> Request | MeshError:
     try:
         validation.check(order, prefix=f"orders[{number}]")
     except MeshError as refusal:
         return refusal
-    return Request(_key("SubmitMint", order), convert.order(order))
+    return Request(_key(method, order), read(order))
 
 
-def _result(outcome: Operation | Exception) -> minting_pb2.SubmitMintResult:
+def _result(outcome: Operation | Exception) -> dict[str, Any]:
     if isinstance(outcome, Operation):
-        return minting_pb2.SubmitMintResult(operation=convert.operation(outcome))
+        return {"operation": convert.operation(outcome)}
     error = outcome if isinstance(outcome, MeshError) else Internal()
-    return minting_pb2.SubmitMintResult(error=status.to_item_error(error))
+    return {"error": status.to_item_error(error)}

@@ -103,35 +103,65 @@ operations = Table(
     metadata,
     Column("operation_id", Uuid(as_uuid=False), primary_key=True),
     Column("request_id", Text, nullable=False),
-    Column("mint_id", Uuid(as_uuid=False), nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("mint_id", Uuid(as_uuid=False)),
     Column("user_id", Text, ForeignKey(users.c.user_id), nullable=False),
-    Column("content", JSONB, nullable=False),
+    Column("content", JSONB),
+    Column("standard", SmallInteger),
+    Column("item_mint_id", Uuid(as_uuid=False), ForeignKey("operations.mint_id")),
+    # Orders the changes of an item, on the chain too: an older one never replaces a newer one.
+    Column("item_version", BigInteger),
+    Column("amount", BigInteger),
+    Column("comment", Text),
     Column("state", SmallInteger, nullable=False),
     Column("version", BigInteger, nullable=False, server_default=text("1")),
     Column("collection_address", Text),
     Column("item_index", BigInteger),
     Column("item_address", Text),
     Column("owner_address", Text),
-    Column("content_hash", LargeBinary),
     Column("message_id", BigInteger, ForeignKey(messages.c.message_id)),
     Column("query_id", Integer),
     Column("seen_seqno", BigInteger),
     Column("seen_root_hash", LargeBinary),
     Column("failure_reason", Text, nullable=False, server_default=text("''")),
     Column("retryable", Boolean, nullable=False, server_default=text("false")),
+    # How often a contract turned it down; it is tried again later and with more gas each time.
+    Column("refusals", SmallInteger, nullable=False, server_default=text("0")),
     Column("create_time", Moment, nullable=False, server_default=text("now()")),
     Column("update_time", Moment, nullable=False, server_default=text("now()")),
     UniqueConstraint("mint_id"),
-    UniqueConstraint("item_address"),
-    UniqueConstraint("collection_address", "item_index"),
     CheckConstraint("state BETWEEN 1 AND 8", name="state"),
-    CheckConstraint("state NOT IN (3, 4, 5, 6) OR item_address IS NOT NULL", name="placed"),
+    CheckConstraint(
+        "CASE kind WHEN 1 THEN num_nulls(mint_id, content, standard) = 0"
+        " WHEN 2 THEN num_nulls(amount, comment) = 0"
+        " WHEN 3 THEN num_nulls(mint_id, content, item_mint_id, item_version) = 0"
+        " WHEN 4 THEN num_nulls(mint_id, item_mint_id) = 0 ELSE false END",
+        name="task",
+    ),
+    CheckConstraint(
+        "state NOT IN (3, 4, 5, 6)"
+        " OR owner_address IS NOT NULL AND (kind = 2 OR item_address IS NOT NULL)",
+        name="placed",
+    ),
     CheckConstraint("state <> 5 OR seen_root_hash IS NOT NULL", name="seen"),
+    Index(
+        "operations_places",
+        "collection_address",
+        "item_index",
+        unique=True,
+        postgresql_where=text("kind = 1"),
+    ),
+    Index("operations_items", "item_address"),
+    # A change is placed, and by that ready to send, once its item was seen on the chain.
     Index(
         "operations_to_send",
         "operation_id",
-        postgresql_where=text("message_id IS NULL AND state IN (1, 3)"),
+        postgresql_where=text(
+            "message_id IS NULL AND state IN (1, 3) AND (kind < 3 OR item_address IS NOT NULL)"
+        ),
     ),
+    Index("operations_changes", "item_mint_id", postgresql_where=text("kind >= 3")),
+    Index("operations_transfers", "user_id", "create_time", postgresql_where=text("kind = 2")),
     Index("operations_parked", "user_id", postgresql_where=text("state = 2")),
     Index("operations_in_flight", "message_id", postgresql_where=text("state IN (3, 4)")),
     Index("operations_not_final", "seen_seqno", postgresql_where=text("state = 5")),

@@ -14,13 +14,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pytoniq.liteclient.balancer import LiteBalancer
-from pytoniq.liteclient.client import LiteServerError, RunGetMethodError
+from pytoniq.liteclient.client import LiteClient, LiteServerError, RunGetMethodError
+from pytoniq.liteclient.sync import sync
 from pytoniq_core.boc.cell import Cell
 from pytoniq_core.tl.block import BlockIdExt
 
 from chain_gateway import blocks
 from chain_gateway.cells import parse
 from chain_gateway.errors import ChainUnavailable
+from chain_gateway.transactions import Transaction, read_transaction
 from mesh.clock import monotonic
 from mesh.telemetry import logger
 
@@ -38,11 +40,13 @@ _PARALLEL_READS = 32
 # Lite-servers pass an external message on by themselves; more than one, in case one is cut off.
 _SEND_TO_PEERS = 3
 _LONGEST_WALK = 64
+# The most transactions that lite-servers give at once.
+_HISTORY_PAGE = 16
 
 _log = logger("gateway.ton")
 
 # pytoniq tells of every request, and warns of every get method.
-for _name in ("LiteClient", "LiteBalancer", "sync"):
+for _name in ("_Peer", "LiteBalancer", "sync"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
@@ -75,10 +79,16 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as of a block; `data` is None unless a contract is active there."""
+    """An account as of a block; `data` and `code_hash` are None unless a contract is active there.
+
+    `last_lt` and `last_hash` name its newest transaction; 0 and empty if it had none.
+    """
 
     balance: int
     data: Cell | None
+    code_hash: bytes | None = None
+    last_lt: int = 0
+    last_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,23 @@ class Scan:
 
     roots: tuple[Cell, ...]
     tips: frozenset[bytes]
+
+
+class _Peer(LiteClient):  # type: ignore[misc]
+    """A lite-server that can be connected to at trust level 0 though nothing is new.
+
+    pytoniq learns the key block that it checks signatures by from proofs of newer blocks alone.
+    When the block that another peer has just stored is still the head, there are none.
+    """
+
+    last_key_block: BlockIdExt | None
+
+    async def get_trusted_last_mc_block(self) -> BlockIdExt:
+        if not self.trust_level and self.last_key_block is None:
+            last = (await self.get_masterchain_info())["last"]
+            await sync(self, BlockIdExt.from_dict(last), self.init_key_block)
+            self.last_key_block = self.last_key_block or self.init_key_block
+        return await super().get_trusted_last_mc_block()
 
 
 class Chain:
@@ -146,12 +173,40 @@ class Chain:
 
     async def account(self, address: str, at: Block) -> Account:
         """The account as of a block."""
-        state, _ = await self._ask("raw_get_account_state", parse(address), block=at.id)
+        state, described = await self._ask("raw_get_account_state", parse(address), block=at.id)
         if state is None:
             return Account(0, None)
         storage = state.storage
         active = storage.state.type_ == "account_active"
-        return Account(storage.balance.grams, storage.state.state_init.data if active else None)
+        init = storage.state.state_init if active else None
+        return Account(
+            storage.balance.grams,
+            None if init is None else init.data,
+            None if init is None else bytes(init.code.hash),
+            described.last_trans_lt,
+            bytes(described.last_trans_hash),
+        )
+
+    async def history(self, address: str, account: Account, since: int) -> list[Transaction]:
+        """The account's transactions since that chain time, newest first.
+
+        Each names the one before it by its hash, so that none can be left out. Raises
+        `ChainUnavailable` also when no lite-server keeps them any more.
+        """
+        found: list[Transaction] = []
+        lt, digest = account.last_lt, account.last_hash
+        while lt:
+            page, _ = await self._ask(
+                "raw_get_transactions", parse(address), _HISTORY_PAGE, lt, digest
+            )
+            if not page:
+                raise ChainUnavailable("A lite-server keeps too little of an account's history.")
+            for transaction in page:
+                if transaction.now < since:
+                    return found
+                found.append(read_transaction(transaction.cell))
+            lt, digest = page[-1].prev_trans_lt, page[-1].prev_trans_hash
+        return found
 
     async def accounts(self, addresses: Sequence[str], at: Block) -> dict[str, Account]:
         """Many accounts as of a block, read side by side."""
@@ -266,7 +321,12 @@ class Chain:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[None]:
-        balancer = LiteBalancer.from_config(self._config, self._trust_level)
+        balancer = LiteBalancer(
+            [
+                _Peer.from_config(self._config, number, self._trust_level)
+                for number in range(len(self._config["liteservers"]))
+            ]
+        )
         try:
             await balancer.start_up()
             if not balancer.alive_peers_num:

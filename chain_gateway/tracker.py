@@ -1,27 +1,25 @@
-"""Following the chain: what became of the messages that were sent and of the items they carry.
+"""Following the chain: what became of the messages that were sent and of what they carry.
 
-Blocks are scanned for items that came to life. After a start, a gap or a rollback, and before
-anything is sent again, items are read by their addresses instead.
+Blocks are scanned for what our collections brought about at items. After a start, a gap or a
+rollback, and before anything is sent again, items are read by their addresses instead.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytoniq_core.boc.cell import Cell
-
 from chain_gateway import blocks, delivery
-from chain_gateway.blocks import Deployment
 from chain_gateway.delivery import Facts, Message, Timing, Verdict
-from chain_gateway.items import read_item
+from chain_gateway.effects import Refusal, Sighting
+from chain_gateway.operations import FailureReason
+from chain_gateway.settling import Settler, write_outcome
 from chain_gateway.store.lease import Lease
 from chain_gateway.store.progress import ProgressStore
-from chain_gateway.ton import Account, Block, Chain
+from chain_gateway.store.sending import SendingStore
+from chain_gateway.ton import Account, Block, Chain, Scan
 from chain_gateway.wallet import WalletState
 from mesh.db import Connection, Database
 from mesh.telemetry import logger
-
-_READ_AT_ONCE = 200
 
 _log = logger("gateway.tracker")
 
@@ -30,21 +28,24 @@ _log = logger("gateway.tracker")
 class View:
     """What there is to know at a head before sending: the wallet's balance, in nanoton, and the ids
     of messages that it has not run yet.
+
+    `index_taken` says that another minter was seen in our collections.
     """
 
     head: Block
     balance: int
     to_send: list[int]
+    index_taken: bool
 
 
 @dataclass(slots=True)
-class _Settlement:
-    """Messages at their end, and their items as of a final block, by address."""
+class _Seen:
+    """What a head shows, and the newest blocks looked through for it."""
 
-    messages: list[int] = field(default_factory=list)
-    there: list[Deployment] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
+    tips: frozenset[bytes]
+    sightings: list[Sighting] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    fulfilled: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -64,14 +65,15 @@ class Tracker:
         chain: Chain,
         lease: Lease,
         *,
-        collection: str,
+        collections: frozenset[str],
         timing: Timing,
         finality_blocks: int,
     ) -> None:
         self._database = database
         self._chain = chain
         self._lease = lease
-        self._collection = collection
+        self._collections = collections
+        self._settler = Settler(database, chain, lease.wallet, timing)
         self._timing = timing
         self._finality_blocks = finality_blocks
         # The newest basechain blocks that were looked through; None when items must be read.
@@ -91,73 +93,54 @@ class Tracker:
             self.forget()  # a rollback: the chain has another past now
         known, self._tips = self._tips, None
         async with self._database.transaction(read_only=True) as connection:
-            messages = await ProgressStore(connection).open_messages(self._lease.wallet)
+            messages = await SendingStore(connection).open_messages(self._lease.wallet)
         account = await self._chain.account(self._lease.wallet, head)
-        found, tips = await self._minted(head, known, messages)
+        seen = await self._look(head, known, messages)
         final = await self._final(head)
         verdicts = _judge(messages, account, head, final, self._timing)
-        settlement = await self._settle(verdicts[Verdict.SETTLE], final)
+        ended = _ids(verdicts[Verdict.SETTLE])
+        outcome = await self._settler.settle(messages, ended, account, final)
         finality = await self._finality(final)
 
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
             store = ProgressStore(connection)
-            if found:
-                await store.minted(found, head.seqno, head.root_hash)
+            await _write_seen(store, seen, head)
             if verdicts[Verdict.PROCESSED]:
                 await store.processed(_ids(verdicts[Verdict.PROCESSED]), head.time)
             if verdicts[Verdict.REVERTED]:
                 await store.reverted(_ids(verdicts[Verdict.REVERTED]))
-            if final is not None:
-                await _write_settlement(store, settlement, final)
+            await write_outcome(store, outcome, head, final)
             await _write_finality(store, finality, head)
             if messages:
-                await store.close(settlement.messages)
+                await store.close(ended)
 
         await self._database.run(write)
-        self._tips = None if finality.gone else tips
+        self._tips = None if finality.gone else seen.tips
         self._followed_to = head.seqno
-        return View(head, account.balance, _ids(verdicts[Verdict.SEND]))
+        index_taken = FailureReason.INDEX_TAKEN in outcome.failed
+        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), index_taken)
 
-    async def _minted(
+    async def _look(
         self, head: Block, known: frozenset[bytes] | None, messages: list[Message]
-    ) -> tuple[list[Deployment], frozenset[bytes]]:
-        """Items that came to life since the last head, and the newest blocks looked through."""
+    ) -> _Seen:
+        """What became of items since the last head."""
         if not messages:
-            return [], await self._chain.shard_tips(head)
+            return _Seen(await self._chain.shard_tips(head))
         scan = await self._chain.scan(head, known) if known is not None else None
         if scan is not None:
-            return await asyncio.to_thread(self._deployments, scan.roots), scan.tips
+            return await asyncio.to_thread(self._events, scan)
         _log.info("tracker.reads_items", seqno=head.seqno, messages=len(messages))
-        items = await self._read_items(_ids(messages), head)
-        return items.there, await self._chain.shard_tips(head)
+        there = await self._settler.there(messages, head)
+        return _Seen(await self._chain.shard_tips(head), fulfilled=there)
 
-    def _deployments(self, roots: Iterable[Cell]) -> list[Deployment]:
-        return [found for root in roots for found in blocks.deployments(root, self._collection)]
-
-    async def _settle(self, messages: list[Message], final: Block | None) -> _Settlement:
-        if not messages or final is None:
-            return _Settlement()
-        settlement = await self._read_items(_ids(messages), final)
-        settlement.messages = _ids(messages)
-        _log.warning(
-            "tracker.settles",
-            messages=settlement.messages,
-            there=len(settlement.there),
-            to_send_again=len(settlement.absent),
-            index_taken=len(settlement.foreign),
-        )
-        return settlement
-
-    async def _read_items(self, message_ids: list[int], at: Block) -> _Settlement:
-        async with self._database.transaction(read_only=True) as connection:
-            awaited = await ProgressStore(connection).in_flight(message_ids)
-        addresses = list(awaited)
-        items = _Settlement()
-        for start in range(0, len(addresses), _READ_AT_ONCE):
-            accounts = await self._chain.accounts(addresses[start : start + _READ_AT_ONCE], at)
-            _sort(accounts, awaited, items)
-        return items
+    def _events(self, scan: Scan) -> _Seen:
+        seen = _Seen(scan.tips)
+        for root in scan.roots:
+            sightings, refusals = blocks.events(root, self._collections, self._lease.wallet)
+            seen.sightings += sightings
+            seen.refusals += refusals
+        return seen
 
     async def _final(self, head: Block) -> Block | None:
         """The newest block beyond rollback."""
@@ -198,24 +181,14 @@ def _judge(
     return verdicts
 
 
-def _sort(accounts: dict[str, Account], awaited: dict[str, bytes], into: _Settlement) -> None:
-    for address, account in accounts.items():
-        item = None if account.data is None else read_item(account.data)
-        if item is None or item.content_hash is None:
-            into.absent.append(address)
-        elif item.content_hash == awaited[address]:
-            into.there.append(Deployment(address, item.content_hash))
-        else:
-            into.foreign.append(address)
-
-
-async def _write_settlement(store: ProgressStore, settlement: _Settlement, final: Block) -> None:
-    if settlement.there:
-        await store.minted(settlement.there, final.seqno, final.root_hash)
-    if settlement.absent:
-        await store.requeue(settlement.absent)
-    if settlement.foreign:
-        await store.taken(settlement.foreign)
+async def _write_seen(store: ProgressStore, seen: _Seen, head: Block) -> None:
+    if seen.sightings:
+        await store.seen(seen.sightings, head.seqno, head.root_hash)
+    if seen.fulfilled:
+        await store.fulfilled(seen.fulfilled, head.seqno, head.root_hash)
+    if seen.refusals:
+        _log.warning("tracker.refused", orders=len(seen.refusals), reason=seen.refusals[0].reason)
+        await store.refused(seen.refusals)
 
 
 async def _write_finality(store: ProgressStore, finality: _Finality, head: Block) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from cli import actions, events, rules
+from cli import actions, chain, events, rules
 from cli.session import Session
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(rules.app, name="rules")
 app.add_typer(events.app, name="events")
 app.add_typer(actions.app, name="actions")
+app.add_typer(chain.app, name="chain")
 
 
 @app.callback()

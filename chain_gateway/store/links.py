@@ -27,7 +27,20 @@ RETURNING link_time
 _RELEASE = text("""
 UPDATE operations SET state = :queued, version = version + 1, update_time = now()
 WHERE user_id = :user_id AND state = :parked
-RETURNING operation_id, version
+RETURNING operation_id, version, kind
+""")
+
+
+_UNLINK = text("""
+UPDATE users SET wallet_address = NULL, link_time = NULL
+WHERE user_id = :user_id AND wallet_address IS NOT NULL RETURNING user_id
+""")
+
+# Changes of items need no wallet.
+_PARK = text("""
+UPDATE operations SET state = :parked, version = version + 1, update_time = now()
+WHERE user_id = :user_id AND state = :queued AND kind < 3
+RETURNING operation_id, version, kind
 """)
 
 
@@ -106,9 +119,25 @@ class LinkStore:
             _RELEASE,
             {"user_id": user_id, "queued": State.QUEUED, "parked": State.AWAITING_WALLET},
         )
-        changed = [(operation_id, version) for operation_id, version in released]
+        changed = [(operation_id, version, kind) for operation_id, version, kind in released]
         await reports.enqueue(self._connection, changed)
         return Link(user_id, address, link_time, len(changed))
+
+    async def unlink(self, user_id: str) -> int:
+        """Forgets the user's wallet and parks what was not sent; tells how many operations.
+
+        Raises `WalletNotLinked`.
+        """
+        unlinked = await self._connection.execute(_UNLINK, {"user_id": user_id})
+        if unlinked.one_or_none() is None:
+            raise WalletNotLinked(user_id)
+        parked = await self._connection.execute(
+            _PARK,
+            {"user_id": user_id, "queued": State.QUEUED, "parked": State.AWAITING_WALLET},
+        )
+        changed = [(operation_id, version, kind) for operation_id, version, kind in parked]
+        await reports.enqueue(self._connection, changed)
+        return len(changed)
 
     async def linked(self, user_id: str) -> Link:
         """The user's wallet; raises `WalletNotLinked`."""

@@ -1,15 +1,24 @@
 """Orders and operations, for the RPCs: set-based, columns travel as arrays in binary form."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from psycopg import sql
-from psycopg.types.json import Jsonb
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import func, select
 
-from chain_gateway.operations import Content, Operation, Order, Placement, Standing, State
+from chain_gateway.operations import Operation, Standard, Standing, State
+from chain_gateway.store.rows import (
+    NEW_COLUMNS,
+    STANDING_COLUMNS,
+    Admission,
+    OrderedItem,
+    new_row,
+    operation,
+    placement,
+    standing,
+)
 from chain_gateway.tables import callbacks, idempotency_keys, operations, wallets
 from mesh import idempotency
 from mesh.db import Connection, RetryTransaction, driver
@@ -26,33 +35,45 @@ ON CONFLICT DO NOTHING
 """
 
 _LOCK_USERS = """
-SELECT user_id, wallet_address FROM users WHERE user_id = ANY (%s) ORDER BY user_id FOR SHARE
+SELECT user_id, wallet_address FROM users WHERE user_id = ANY (%s) ORDER BY user_id FOR {}
+"""
+_SHARED, _ALONE = _LOCK_USERS.format("SHARE"), _LOCK_USERS.format("NO KEY UPDATE")
+
+# What did not go out counts no more; the day is the one in UTC, as the session's time zone is.
+_SENT_TODAY = """
+SELECT user_id, sum(amount)::bigint FROM operations
+WHERE kind = 2 AND user_id = ANY (%s) AND state NOT IN (7, 8)
+    AND create_time >= date_trunc('day', now())
+GROUP BY user_id
 """
 
-_INSERT = """
-INSERT INTO operations (operation_id, request_id, mint_id, user_id, content, state)
-SELECT * FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %s::jsonb[], %s::smallint[])
-ON CONFLICT (mint_id) DO NOTHING
+# The mint's row is locked, so that its changes are taken one after the other, and so that its item
+# does not appear between this look and the change's insertion.
+_LOCK_ITEMS = """
+SELECT mint_id, user_id, standard, state, collection_address, item_index, item_address,
+    owner_address
+FROM operations WHERE kind = 1 AND mint_id = ANY (%s::uuid[])
+ORDER BY operation_id FOR NO KEY UPDATE
 """
 
-# In the order of the parameters of `_standing`.
-_STANDING_COLUMNS = (
-    "operation_id", "mint_id", "state", "version", "collection_address", "item_index",
-    "item_address", "owner_address", "failure_reason", "retryable",
-)  # fmt: skip
-_STANDINGS = sql.SQL("SELECT {} FROM operations WHERE operation_id = ANY (%s::uuid[])").format(
-    sql.SQL(", ").join(map(sql.Identifier, _STANDING_COLUMNS))
+# Milliseconds of the database's clock: even a database that lost its past goes on above what the
+# items on the chain already have.
+_NEXT_VERSIONS = """
+SELECT k.mint_id, greatest(
+    1 + (SELECT max(item_version) FROM operations WHERE item_mint_id = k.mint_id AND kind >= 3),
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+) FROM unnest(%s::uuid[]) AS k (mint_id)
+"""
+
+_INSERT = (
+    f"INSERT INTO operations ({', '.join(NEW_COLUMNS)})"
+    f" SELECT * FROM unnest({', '.join(f'%s::{type_}[]' for type_ in NEW_COLUMNS.values())})"
+    " ON CONFLICT DO NOTHING"
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """An order that is taken, under which key, as which operation, and how it begins."""
-
-    key: Key
-    operation_id: str
-    order: Order
-    state: State
+_STANDINGS = sql.SQL("SELECT {} FROM operations WHERE operation_id = ANY (%s::uuid[])").format(
+    sql.SQL(", ").join(map(sql.Identifier, STANDING_COLUMNS))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +96,48 @@ class OrderStore:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def lock_users(self, user_ids: Sequence[str]) -> dict[str, str | None]:
-        """The linked wallet of each user; no link changes until this transaction ends."""
+    async def lock_users(
+        self, user_ids: Collection[str], *, alone: bool = False
+    ) -> dict[str, str | None]:
+        """The linked wallet of each user; no link changes until this transaction ends.
+
+        With `alone` nobody else takes orders of these users meanwhile either.
+        """
         wanted = sorted(set(user_ids))
         async with driver(self._connection).cursor(binary=True) as cursor:
             await cursor.execute(_ADMIT_USERS, [wanted])
-            await cursor.execute(_LOCK_USERS, [wanted])
+            await cursor.execute(_ALONE if alone else _SHARED, [wanted])
             return dict(await cursor.fetchall())
+
+    async def sent_today(self, user_ids: Collection[str]) -> dict[str, int]:
+        """Nanoton that each user was promised since midnight UTC; those without are missing."""
+        if not user_ids:
+            return {}
+        async with driver(self._connection).cursor(binary=True) as cursor:
+            await cursor.execute(_SENT_TODAY, [list(user_ids)])
+            return dict(await cursor.fetchall())
+
+    async def lock_items(self, mint_ids: Collection[str]) -> dict[str, OrderedItem]:
+        """The mints with these ids, locked; unknown ids are missing."""
+        if not mint_ids:
+            return {}
+        async with driver(self._connection).cursor(binary=True) as cursor:
+            await cursor.execute(_LOCK_ITEMS, [list(mint_ids)])
+            mints = await cursor.fetchall()
+            # Another statement: it sees what was committed while the first one waited.
+            await cursor.execute(_NEXT_VERSIONS, [[mint_id for mint_id, *_ in mints]])
+            versions = dict(await cursor.fetchall())
+        return {
+            str(mint_id): OrderedItem(
+                user_id,
+                Standard(standard),
+                State(state),
+                placement(collection, index, address),
+                owner,
+                versions[mint_id],
+            )
+            for mint_id, user_id, standard, state, collection, index, address, owner in mints
+        }
 
     async def recall(self, keys: Sequence[Key]) -> dict[Key, str | RequestIdReused]:
         """The operation id that each known key got."""
@@ -91,7 +147,16 @@ class OrderStore:
             for key, answer in seen.items()
         }
 
-    async def ordered(self, mint_ids: Sequence[str]) -> dict[str, str]:
+    async def missing(self, operation_ids: Collection[str]) -> set[str]:
+        """Those that are no operations: an order that was called off before it came has one."""
+        if not operation_ids:
+            return set()
+        found = await self._connection.scalars(
+            select(operations.c.operation_id).where(operations.c.operation_id.in_(operation_ids))
+        )
+        return set(operation_ids) - set(found)
+
+    async def ordered(self, mint_ids: Collection[str]) -> dict[str, str]:
         """The operation id of each mint id that was ordered before."""
         found = await self._connection.execute(
             select(operations.c.mint_id, operations.c.operation_id).where(
@@ -101,22 +166,19 @@ class OrderStore:
         return {row.mint_id: row.operation_id for row in found}
 
     async def admit(self, admissions: Sequence[Admission]) -> None:
-        """Stores operations and their keys; raises `RetryTransaction` when a rival was faster."""
+        """Stores operations and new keys; raises `RetryTransaction` when a rival was faster."""
         if not admissions:
             return
-        columns: list[list[Any]] = [
-            [admission.operation_id for admission in admissions],
-            [admission.order.request_id for admission in admissions],
-            [admission.order.mint_id for admission in admissions],
-            [admission.order.user_id for admission in admissions],
-            [Jsonb(_content_columns(admission.order.content)) for admission in admissions],
-            [int(admission.state) for admission in admissions],
-        ]
+        rows = [new_row(admission) for admission in admissions]
         async with driver(self._connection).cursor(binary=True) as cursor:
-            await cursor.execute(_INSERT, columns)
+            await cursor.execute(_INSERT, [[row.get(name) for row in rows] for name in NEW_COLUMNS])
             if cursor.rowcount != len(admissions):
                 raise RetryTransaction
-        answers = [(admission.key, admission.operation_id.encode()) for admission in admissions]
+        answers = [
+            (admission.key, admission.operation_id.encode())
+            for admission in admissions
+            if not admission.called_off
+        ]
         await idempotency.remember(self._connection, idempotency_keys, answers)
 
     async def operations(self, operation_ids: Sequence[str]) -> dict[str, Operation]:
@@ -124,13 +186,13 @@ class OrderStore:
         rows = await self._connection.execute(
             select(operations).where(operations.c.operation_id.in_(operation_ids))
         )
-        return {row["operation_id"]: _operation(row) for row in rows.mappings()}
+        return {row["operation_id"]: operation(row) for row in rows.mappings()}
 
     async def standings(self, operation_ids: Sequence[str]) -> list[Standing]:
         """Where operations stand, without what was ordered."""
         async with driver(self._connection).cursor(binary=True) as cursor:
             await cursor.execute(_STANDINGS, [operation_ids])
-            return [_standing(*row) for row in await cursor.fetchall()]
+            return [standing(*row) for row in await cursor.fetchall()]
 
     async def page(self, state: State | None, after: str | None, size: int) -> list[Operation]:
         """Up to `size` operations behind id `after`, by id."""
@@ -139,7 +201,7 @@ class OrderStore:
             statement = statement.where(operations.c.state == state)
         if after is not None:
             statement = statement.where(operations.c.operation_id > after)
-        return [_operation(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [operation(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def status(self, wallet_address: str) -> Status:
         """How the Gateway fares."""
@@ -164,53 +226,3 @@ class OrderStore:
             {State(state): count for state, count in states},
             waiting or 0,
         )
-
-
-def _content_columns(content: Content) -> dict[str, Any]:
-    return {
-        "name": content.name,
-        "description": content.description,
-        "image": content.image,
-        "attributes": content.attributes,
-    }
-
-
-def stored_content(column: Mapping[str, Any]) -> Content:
-    """Content as the column `operations.content` holds it."""
-    attributes = tuple((kind, value) for kind, value in column["attributes"])
-    return Content(column["name"], column["description"], column["image"], attributes)
-
-
-def _operation(row: RowMapping) -> Operation:
-    return Operation(
-        order=Order(
-            row["request_id"], row["mint_id"], row["user_id"], stored_content(row["content"])
-        ),
-        standing=_standing(*(row[column] for column in _STANDING_COLUMNS)),
-        query_id=row["query_id"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-    )
-
-
-def _standing(
-    operation_id: object,
-    mint_id: object,
-    state: int,
-    version: int,
-    collection: str,
-    index: int,
-    address: str | None,
-    owner: str,
-    failure_reason: str,
-    retryable: bool,
-) -> Standing:
-    return Standing(
-        operation_id=str(operation_id),
-        mint_id=str(mint_id),
-        state=State(state),
-        version=version,
-        placement=None if address is None else Placement(collection, index, address, owner),
-        failure_reason=failure_reason,
-        retryable=retryable,
-    )

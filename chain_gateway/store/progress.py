@@ -1,19 +1,16 @@
-"""What the leader of the minting reads and writes.
+"""What the tracker writes: how far messages and operations have come.
 
 Every transaction that writes begins with `Lease.hold`, see `chain_gateway.store.lease`.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
 
-from chain_gateway.blocks import Deployment
-from chain_gateway.delivery import Message, Phase
-from chain_gateway.operations import Content, FailureReason, Placement
+from chain_gateway.effects import Awaited, Refusal, Sighting
+from chain_gateway.operations import FailureReason, Kind
 from chain_gateway.store import reports
-from chain_gateway.store.orders import stored_content
 from mesh.db import Connection, driver
 
 _REPORT = text("""
@@ -30,75 +27,65 @@ ON CONFLICT (address)
     DO UPDATE SET next_index = greatest(c.next_index, excluded.next_index)
 """)
 
-# Sharing the users' rows, as orders do: a wallet being linked at this moment is either seen or
-# waits, and so would one being unlinked.
-_WAITING = """
-WITH due AS MATERIALIZED (
-    SELECT operation_id, user_id, mint_id, content, item_index, item_address, owner_address
-    FROM operations WHERE message_id IS NULL AND state IN (1, 3)
-    ORDER BY operation_id LIMIT %s FOR UPDATE SKIP LOCKED
-)
-SELECT operation_id, mint_id, content, item_index, item_address,
-    coalesce(owner_address, wallet_address)
-FROM due JOIN users USING (user_id)
-WHERE owner_address IS NOT NULL OR wallet_address IS NOT NULL
-ORDER BY operation_id FOR SHARE OF users
-"""
+_CHANGED = "RETURNING operation_id, version, kind"
 
-_INSERT_MESSAGE = """
-INSERT INTO messages
-    (wallet_address, sequence, query_id, created_at, value, boc, operation_ids, phase)
-VALUES (%s, %s, %s, %s, %s, %s, %s::uuid[], 1) RETURNING message_id
-"""
-
-_COUNT_MESSAGE = "UPDATE wallets SET next_sequence = %s WHERE address = %s"
-_COUNT_INDEX = "UPDATE collections SET next_index = %s WHERE address = %s"
-
-_SUBMIT = """
-UPDATE operations AS o SET state = 3, version = version + 1, update_time = now(),
-    message_id = %s, query_id = %s, collection_address = %s,
-    item_index = k.item_index, item_address = k.item_address,
-    owner_address = k.owner_address, content_hash = k.content_hash
-FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::bytea[])
-    AS k (operation_id, item_index, item_address, owner_address, content_hash)
-WHERE o.operation_id = k.operation_id
-RETURNING o.operation_id, o.version
-"""
-
-_OPEN = """
-SELECT message_id, query_id, created_at, phase, processed_at, value FROM messages
-WHERE phase < 3 AND wallet_address = %s ORDER BY message_id
-"""
-
-_PROCESSED = """
+_PROCESSED = f"""
 WITH m AS (
     UPDATE messages SET phase = 2, processed_at = %s WHERE message_id = ANY (%s) AND phase = 1
     RETURNING message_id
 )
 UPDATE operations AS o SET state = 4, version = version + 1, update_time = now()
-FROM m WHERE o.message_id = m.message_id AND o.state = 3 RETURNING operation_id, version
+FROM m WHERE o.message_id = m.message_id AND o.state = 3 {_CHANGED}
 """
 
-_REVERTED = """
+_REVERTED = f"""
 WITH m AS (
     UPDATE messages SET phase = 1, processed_at = NULL WHERE message_id = ANY (%s) AND phase = 2
     RETURNING message_id
 )
 UPDATE operations AS o SET state = 3, version = version + 1, update_time = now()
-FROM m WHERE o.message_id = m.message_id AND o.state = 4 RETURNING operation_id, version
+FROM m WHERE o.message_id = m.message_id AND o.state = 4 {_CHANGED}
 """
 
-_MINTED = """
+# A change has come true also when a later one of the same item has.
+_SEEN = """
 UPDATE operations AS o SET state = 5, version = version + 1, update_time = now(),
-    seen_seqno = %s, seen_root_hash = %s
-FROM unnest(%s::text[], %s::bytea[]) AS k (item_address, content_hash)
-WHERE o.item_address = k.item_address AND o.content_hash = k.content_hash AND o.state IN (3, 4)
-RETURNING o.operation_id, o.version
+    seen_seqno = %s, seen_root_hash = %s, failure_reason = ''
+FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::boolean[])
+    AS k (item_address, mint_id, item_version, revoked)
+WHERE o.item_address = k.item_address AND o.state IN (3, 4) AND CASE o.kind
+    WHEN 1 THEN o.mint_id = k.mint_id
+    WHEN 3 THEN o.item_version <= k.item_version
+    WHEN 4 THEN k.revoked ELSE false END
+RETURNING o.operation_id, o.version, o.kind
 """
 
-_FINALIZED = """
+_FULFILLED = f"""
+UPDATE operations SET state = 5, version = version + 1, update_time = now(),
+    seen_seqno = %s, seen_root_hash = %s, failure_reason = ''
+WHERE operation_id = ANY (%s::uuid[]) AND state IN (3, 4) {_CHANGED}
+"""
+
+# By a statement of its own, after mints were seen: so it sees the changes that were ordered while
+# their mint's row was awaited.
+_PLACE_CHANGES = """
+UPDATE operations AS c SET collection_address = m.collection_address,
+    item_index = m.item_index, item_address = m.item_address, owner_address = m.owner_address
+FROM operations AS m
+WHERE m.operation_id = ANY (%s::uuid[]) AND m.kind = 1 AND c.item_mint_id = m.mint_id
+    AND c.kind >= 3 AND c.state = 1 AND c.item_address IS NULL
+"""
+
+_FAIL_CHANGES = f"""
+UPDATE operations SET state = 7, version = version + 1, update_time = now(), failure_reason = %s
+WHERE kind >= 3 AND state = 1 AND item_mint_id IN (
+    SELECT mint_id FROM operations WHERE operation_id = ANY (%s::uuid[]) AND kind = 1
+) {_CHANGED}
+"""
+
+_FINALIZED = f"""
 UPDATE operations SET state = 6, version = version + 1, update_time = now()
-WHERE state = 5 AND seen_seqno = %s AND seen_root_hash = %s RETURNING operation_id, version
+WHERE state = 5 AND seen_seqno = %s AND seen_root_hash = %s {_CHANGED}
 """
 
 # Their messages are looked at again, as if they had just run.
@@ -107,75 +94,53 @@ WITH o AS (
     UPDATE operations SET state = 3, version = version + 1, update_time = now(),
         seen_seqno = NULL, seen_root_hash = NULL
     WHERE state = 5 AND seen_seqno = %s AND seen_root_hash = %s
-    RETURNING operation_id, version, message_id
+    RETURNING operation_id, version, kind, message_id
 ), m AS (
     UPDATE messages SET phase = 2, processed_at = %s
     WHERE message_id IN (SELECT message_id FROM o) AND phase = 3
 )
-SELECT operation_id, version FROM o
+SELECT operation_id, version, kind FROM o
 """
 
-_REQUEUE = """
-UPDATE operations SET state = 3, version = version + 1, update_time = now(), message_id = NULL
-WHERE item_address = ANY (%s) AND state IN (3, 4) RETURNING operation_id, version
+_REQUEUE = f"""
+UPDATE operations SET state = 3, version = version + 1, update_time = now(), message_id = NULL,
+    failure_reason = %s
+WHERE operation_id = ANY (%s::uuid[]) AND state IN (3, 4) {_CHANGED}
 """
 
-_TAKEN = """
+_REFUSED = """
+UPDATE operations AS o SET state = 3, version = version + 1, update_time = now(),
+    message_id = NULL, refusals = least(o.refusals, 30) + 1, failure_reason = k.reason
+FROM unnest(%s::text[], %s::bigint[], %s::smallint[], %s::bigint[], %s::text[])
+    AS k (collection_address, item_index, kind, query_id, reason)
+WHERE o.collection_address = k.collection_address AND o.item_index = k.item_index
+    AND o.kind = k.kind AND o.query_id = k.query_id AND o.state IN (3, 4)
+    AND o.message_id IS NOT NULL
+RETURNING o.operation_id, o.version, o.kind
+"""
+
+_FAIL = f"""
 UPDATE operations SET state = 7, version = version + 1, update_time = now(),
-    failure_reason = %s, retryable = true
-WHERE item_address = ANY (%s) AND state IN (3, 4) RETURNING operation_id, version
+    failure_reason = %s, retryable = %s
+WHERE operation_id = ANY (%s::uuid[]) AND state IN (3, 4) {_CHANGED}
 """
 
 _CLOSE = """
-UPDATE messages AS m SET phase = 3 WHERE phase = 2 AND NOT EXISTS (
+UPDATE messages AS m SET phase = 3 WHERE (phase = 2 OR message_id = ANY (%s)) AND NOT EXISTS (
     SELECT FROM operations AS o WHERE o.message_id = m.message_id AND o.state IN (3, 4)
-)
+) AND phase < 3
 """
-
-_CLOSE_THESE = "UPDATE messages SET phase = 3 WHERE message_id = ANY (%s)"
 
 _IN_FLIGHT = """
-SELECT item_address, content_hash FROM operations
-WHERE state IN (3, 4) AND message_id = ANY (%s) ORDER BY item_address
+SELECT o.message_id, o.operation_id, o.kind, o.item_address, o.mint_id, o.item_version
+FROM operations AS o WHERE o.state IN (3, 4) AND o.message_id = ANY (%s) ORDER BY o.operation_id
 """
+
+_CARRIED = "SELECT message_id, boc, operation_ids FROM messages WHERE message_id = ANY (%s)"
 
 _NOT_FINAL = """
 SELECT DISTINCT seen_seqno, seen_root_hash FROM operations WHERE state = 5 AND seen_seqno <= %s
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A mint to send; index and address are None before its first message."""
-
-    operation_id: str
-    mint_id: str
-    content: Content
-    index: int | None
-    address: str | None
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A mint that is in a message, placed for ever."""
-
-    operation_id: str
-    placement: Placement
-    content_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A wallet message to persist; `created_at` is chain time, `value` is in nanoton."""
-
-    wallet: str
-    sequence: int
-    query_id: int
-    created_at: int
-    value: int
-    boc: bytes
-    mints: Sequence[Packed]
 
 
 class ProgressStore:
@@ -200,66 +165,21 @@ class ProgressStore:
         values = {"address": collection, "next_index": next_index}
         await self._connection.execute(_SEED_INDEX, values)
 
-    async def waiting(self, limit: int) -> list[Waiting]:
-        """The mints that wait longest for a message, locked."""
+    async def in_flight(self, message_ids: Collection[int]) -> list[Awaited]:
+        """What these messages carry and has not come true."""
         return [
-            Waiting(str(operation), str(mint), stored_content(content), index, address, owner)
-            for operation, mint, content, index, address, owner in await self._rows(_WAITING, limit)
-        ]
-
-    async def lock_next_index(self, collection: str) -> int:
-        """The next index to give out."""
-        statement = "SELECT next_index FROM collections WHERE address = %s FOR UPDATE"
-        [[next_index]] = await self._rows(statement, collection)
-        return int(next_index)
-
-    async def store_message(self, outgoing: Outgoing, next_index: int) -> int:
-        """Persists a message, freezes what it carries, moves both counters; gives its id."""
-        mints = outgoing.mints
-        collection = mints[0].placement.collection
-        [[message_id]] = await self._rows(
-            _INSERT_MESSAGE,
-            *(outgoing.wallet, outgoing.sequence, outgoing.query_id, outgoing.created_at),
-            *(outgoing.value, outgoing.boc, [mint.operation_id for mint in mints]),
-        )
-        async with driver(self._connection).cursor(binary=True) as cursor:
-            await cursor.execute(_COUNT_MESSAGE, [outgoing.sequence + 1, outgoing.wallet])
-            await cursor.execute(_COUNT_INDEX, [next_index, collection])
-        await self._change(
-            _SUBMIT,
-            *(message_id, outgoing.query_id, collection),
-            [mint.operation_id for mint in mints],
-            [mint.placement.index for mint in mints],
-            [mint.placement.address for mint in mints],
-            [mint.placement.owner for mint in mints],
-            [mint.content_hash for mint in mints],
-        )
-        return int(message_id)
-
-    async def boc(self, message_id: int) -> bytes:
-        """The message as it was persisted, to be sent again."""
-        statement = "SELECT boc FROM messages WHERE message_id = %s"
-        [[boc]] = await self._rows(statement, message_id)
-        return bytes(boc)
-
-    async def created_at(self, wallet: str, sequence: int) -> int:
-        """When the wallet's message with this sequence number was made, in chain time."""
-        statement = "SELECT created_at FROM messages WHERE wallet_address = %s AND sequence = %s"
-        [[created_at]] = await self._rows(statement, wallet, sequence)
-        return int(created_at)
-
-    async def open_messages(self, wallet: str) -> list[Message]:
-        """Messages whose items are still awaited, oldest first."""
-        return [
-            Message(message_id, query_id, created_at, Phase(phase), processed_at, value)
-            for message_id, query_id, created_at, phase, processed_at, value in await self._rows(
-                _OPEN, wallet
+            Awaited(message_id, str(operation_id), Kind(kind), address, mint_id and str(mint_id), v)
+            for message_id, operation_id, kind, address, mint_id, v in await self._rows(
+                _IN_FLIGHT, list(message_ids)
             )
         ]
 
-    async def in_flight(self, message_ids: Collection[int]) -> dict[str, bytes]:
-        """Item addresses and content hashes of the mints in these messages that are not minted."""
-        return dict(await self._rows(_IN_FLIGHT, list(message_ids)))
+    async def carried(self, message_ids: Collection[int]) -> dict[int, tuple[bytes, list[str]]]:
+        """These messages as they were sent, and the operations in them, in their order."""
+        return {
+            message_id: (bytes(boc), [str(operation_id) for operation_id in operation_ids])
+            for message_id, boc, operation_ids in await self._rows(_CARRIED, list(message_ids))
+        }
 
     async def processed(self, message_ids: Collection[int], time: int) -> None:
         """The wallet ran these messages: SUBMITTED → ACCEPTED."""
@@ -269,28 +189,57 @@ class ProgressStore:
         """The wallet has not run them after all: ACCEPTED → SUBMITTED."""
         await self._change(_REVERTED, list(message_ids))
 
-    async def minted(self, found: Sequence[Deployment], seqno: int, root_hash: bytes) -> None:
-        """Items seen at a block, with our content: → MINTED. Others' items change nothing."""
-        addresses = [deployment.address for deployment in found]
-        hashes = [deployment.content_hash for deployment in found]
-        await self._change(_MINTED, seqno, root_hash, addresses, hashes)
+    async def seen(self, found: Sequence[Sighting], seqno: int, root_hash: bytes) -> None:
+        """Items as seen at a block: what they show has come true → MINTED."""
+        changed = await self._change(
+            _SEEN,
+            *(seqno, root_hash),
+            [sighting.address for sighting in found],
+            [sighting.mint_id for sighting in found],
+            [sighting.version for sighting in found],
+            [sighting.revoked for sighting in found],
+        )
+        await self._place_changes(changed)
 
-    async def requeue(self, addresses: Sequence[str]) -> None:
-        """Items that are not there and will not come by their message: to be sent in a new one."""
-        await self._change(_REQUEUE, list(addresses))
+    async def fulfilled(self, operation_ids: Sequence[str], seqno: int, root_hash: bytes) -> None:
+        """These have come true, as seen at a block: → MINTED."""
+        await self._place_changes(
+            await self._change(_FULFILLED, seqno, root_hash, list(operation_ids))
+        )
 
-    async def taken(self, addresses: Sequence[str]) -> None:
-        """Items that exist, finally, with others' content: FAILED."""
-        await self._change(_TAKEN, FailureReason.INDEX_TAKEN, list(addresses))
+    async def requeue(self, operation_ids: Sequence[str], reason: str) -> None:
+        """Their message came to nothing, by this reason: to be sent in a new one."""
+        await self._change(_REQUEUE, reason, list(operation_ids))
+
+    async def refused(self, refusals: Sequence[Refusal]) -> None:
+        """The collection turned these down: to be sent again, later and with more gas."""
+        await self._change(
+            _REFUSED,
+            [refusal.collection for refusal in refusals],
+            [refusal.index for refusal in refusals],
+            [int(refusal.kind) for refusal in refusals],
+            [refusal.query_id for refusal in refusals],
+            [refusal.reason for refusal in refusals],
+        )
+
+    async def fail(self, operation_ids: Sequence[str], reason: str, *, retryable: bool) -> None:
+        """These will never come true: FAILED, and with mints the changes that waited for them."""
+        failed = await self._change(_FAIL, reason, retryable, list(operation_ids))
+        await self.fail_changes(failed)
+
+    async def fail_changes(self, ended: Sequence[tuple[Any, ...]]) -> None:
+        """What waits for the items of these mints, (operation id, version, kind): FAILED."""
+        ids = [str(operation_id) for operation_id, _, kind in ended if kind == Kind.MINT]
+        if ids:
+            await self._change(_FAIL_CHANGES, FailureReason.ITEM_NOT_MINTED, ids)
 
     async def close(self, message_ids: Collection[int]) -> None:
-        """Closes these messages and all that have run and whose items are all there."""
+        """Closes those of these messages, and of all that have run, that nothing waits for."""
         async with driver(self._connection).cursor(binary=True) as cursor:
-            await cursor.execute(_CLOSE)
-            await cursor.execute(_CLOSE_THESE, [list(message_ids)])
+            await cursor.execute(_CLOSE, [list(message_ids)])
 
     async def not_final(self, seqno: int) -> list[tuple[int, bytes]]:
-        """Blocks up to `seqno` at which MINTED items were seen."""
+        """Blocks up to `seqno` at which MINTED operations were seen."""
         return [(number, bytes(root)) for number, root in await self._rows(_NOT_FINAL, seqno)]
 
     async def finalize(self, seqno: int, root_hash: bytes) -> None:
@@ -301,11 +250,16 @@ class ProgressStore:
         """That block is no longer on the chain: MINTED → SUBMITTED, as of chain time `time`."""
         await self._change(_ROLLED_BACK, seqno, root_hash, time)
 
-    async def _change(self, statement: Any, *parameters: Any) -> None:
+    async def _place_changes(self, changed: Sequence[tuple[Any, ...]]) -> None:
+        mints = [str(operation_id) for operation_id, _, kind in changed if kind == Kind.MINT]
+        if mints:
+            async with driver(self._connection).cursor(binary=True) as cursor:
+                await cursor.execute(_PLACE_CHANGES, [mints])
+
+    async def _change(self, statement: Any, *parameters: Any) -> list[tuple[Any, ...]]:
         changed = await self._rows(statement, *parameters)
-        await reports.enqueue(
-            self._connection, [(str(operation_id), version) for operation_id, version in changed]
-        )
+        await reports.enqueue(self._connection, changed)
+        return changed
 
     async def _rows(self, statement: Any, *parameters: Any) -> list[tuple[Any, ...]]:
         async with driver(self._connection).cursor(binary=True) as cursor:

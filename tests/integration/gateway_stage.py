@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ from chain_gateway.composition import minting_wallet
 from chain_gateway.config import ChainSettings
 from chain_gateway.content import decode
 from chain_gateway.items import Collection, read_item
+from chain_gateway.operations import Standard
 from chain_gateway.proof import Proof, digest
 from chain_gateway.ton import Chain
 from devstack.certificates import Authority
@@ -122,16 +123,19 @@ class Stage:
 
     @contextmanager
     def devnet(self) -> Iterator[None]:
-        command = ["-m", "ton_devnet", "serve", "--state", str(self.network)]
-        command += ["--idle-interval", "0.5"]
-        process = self._lite_server = self._spawn(command, "devnet.log", {})
+        self.start_network()
         try:
-            config = self.network / "global.config.json"
-            _until(config.exists, process, self.folder / "devnet.log")
             yield
         finally:
-            process.terminate()
-            process.wait(20)
+            self._lite_server.terminate()
+            self._lite_server.wait(20)
+
+    def start_network(self) -> None:
+        command = ["-m", "ton_devnet", "serve", "--state", str(self.network)]
+        command += ["--idle-interval", "0.5"]
+        self._lite_server = self._spawn(command, "devnet.log", {})
+        config = self.network / "global.config.json"
+        _until(config.exists, self._lite_server, self.folder / "devnet.log")
 
     def kill_network(self) -> None:
         self._lite_server.kill()
@@ -175,10 +179,13 @@ class Stage:
         return ChainSettings(
             ton_config=Path(self.environment["GATEWAY_TON_CONFIG"]),
             wallet_key_file=Path(self.environment["GATEWAY_WALLET_KEY_FILE"]),
+            wallet_timeout_seconds=int(
+                self.environment.get("GATEWAY_WALLET_TIMEOUT_SECONDS", "3600")
+            ),
         )
 
-    def collection(self) -> Collection:
-        return minting_wallet(self.settings())[1]
+    def collection(self, standard: Standard = Standard.NFT) -> Collection:
+        return minting_wallet(self.settings())[1][standard]
 
     def chain(self) -> Chain:
         return Chain(self.settings().network(), 1)
@@ -190,6 +197,7 @@ class Stage:
             return subprocess.Popen(
                 [sys.executable, *arguments],
                 env=os.environ | environment,
+                cwd=self.folder,  # pytoniq keeps a .blockstore there at trust level 0
                 stdout=output,
                 stderr=output,
             )
@@ -242,13 +250,21 @@ class Callers:
 
 
 @contextmanager
-def playing(folder: Path, cluster: Cluster, database: str) -> Iterator[Stage]:
+def playing(
+    folder: Path,
+    cluster: Cluster,
+    database: str,
+    *,
+    funds: float = FUNDS_TON,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Stage]:
     """A stage with a funded wallet and its collection deployed, both by the command line."""
     stage = Stage(folder, cluster, database, Authority(folder / "authority"))
+    stage.environment |= settings or {}
     with stage.devnet():
         wallet = stage.run("-m", "chain_gateway", "address").split()[-1]
-        stage.fund(wallet, FUNDS_TON)
-        assert "The collection exists" in stage.run("-m", "chain_gateway", "setup")
+        stage.fund(wallet, funds)
+        assert "The collections exist" in stage.run("-m", "chain_gateway", "setup")
         assert "nothing is left to do" in stage.run("-m", "chain_gateway", "setup")
         yield stage
         stage.stop()

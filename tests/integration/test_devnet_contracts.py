@@ -280,7 +280,7 @@ async def test_owner_transfers_and_content_is_edited_by_the_collection_only(stag
 
     await eventually(moved)
     through = begin_cell().store_uint(6, 32).store_uint(0, 64).store_uint(0, 64)
-    through = through.store_coins(TON // 50).store_ref(text("b")).end_cell()
+    through = through.store_coins(TON // 50).store_uint(1, 64).store_ref(text("b")).end_cell()
     await stage.mint(message(stage.collection, TON // 10, through))
 
     async def edited() -> bool:

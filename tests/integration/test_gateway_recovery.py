@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from chain_gateway.composition import Gateway
 from chain_gateway.config import GatewaySettings
-from chain_gateway.operations import Content, Operation, Order, State
+from chain_gateway.operations import Content, Mint, Operation, Order, State
 from chain_gateway.orders import Request, read_operation
 from chain_gateway.setup import SetupFailed, set_up
 from chain_gateway.store.lease import Lease, LeaseLost
@@ -97,7 +97,7 @@ async def order_for_linked_user(gateway: Gateway) -> str:
     wallet, user_id = UserWallet(), f"user-{uuid4()}"
     async with gateway.database.transaction() as connection:
         await LinkStore(connection).link(user_id, wallet.address)
-    order = Order(f"r-{uuid4()}", str(uuid4()), user_id, CONTENT)
+    order = Order(f"r-{uuid4()}", str(uuid4()), user_id, Mint(CONTENT))
     [taken] = await gateway.desk.take([Request(Key("test", order.request_id, b"1"), order)])
     assert isinstance(taken, Operation)
     return taken.standing.operation_id
@@ -112,13 +112,13 @@ async def test_from_an_empty_wallet_to_a_message_that_was_lost(
     async with Gateway(settings) as gateway:
         said: list[str] = []
         with pytest.raises(SetupFailed, match=r"0\.000 TON and needs 0\.5 TON"):
-            await set_up(gateway.chain, gateway.wallet, gateway.collection, said.append)
+            await set_up(gateway.chain, gateway.wallet, gateway.collections, said.append)
 
         operation_id = await order_for_linked_user(gateway)
         await status_when(gateway, lambda s: s.paused_reason == "COLLECTION_MISSING")
 
         await asyncio.to_thread(stage.fund, gateway.wallet.address, 0.9)
-        await set_up(gateway.chain, gateway.wallet, gateway.collection, said.append)
+        await set_up(gateway.chain, gateway.wallet, gateway.collections, said.append)
         await status_when(gateway, lambda s: s.paused_reason == "LOW_BALANCE")
         waiting = await read_operation(gateway.database, operation_id)
         assert waiting.standing.state is State.QUEUED

@@ -10,7 +10,7 @@ from pytoniq_core.boc.cell import Cell
 from pytoniq_core.boc.hashmap.hashmap import HashMap
 
 from chain_gateway.cells import build
-from chain_gateway.content import KNOWN_KEYS, ContentUnreadable, decode, encode
+from chain_gateway.content import KNOWN_KEYS, ContentUnreadable, decode, encode, off_chain
 from chain_gateway.errors import ContentTooLarge
 from chain_gateway.operations import MAX_CONTENT_BYTES, Content, check_size
 
@@ -54,8 +54,11 @@ def test_unknown_keys_are_shown_by_their_hash(key: str, value: str) -> None:
 
 
 def test_off_chain_and_chunked_content_are_read() -> None:
-    off_chain = build().store_uint(1, 8).store_bytes(b"https://example.test/1.json").end_cell()
-    assert decode(off_chain) == {"uri": "https://example.test/1.json"}
+    written = build().store_uint(1, 8).store_bytes(b"https://example.test/1.json").end_cell()
+    assert decode(written) == {"uri": "https://example.test/1.json"}
+    assert off_chain("https://example.test/1.json").hash == written.hash
+    long = "ipfs://" + "x" * 500
+    assert decode(off_chain(long)) == {"uri": long}
 
     chunks = HashMap(32, value_serializer=lambda cell, into: into.store_ref(cell))
     for number, text in enumerate((b"two ", b"parts")):

@@ -11,7 +11,7 @@ from pytoniq_core.tlb.transaction import MessageAny
 
 from chain_gateway import content, query_id
 from chain_gateway.cells import build, internal
-from chain_gateway.items import Collection
+from chain_gateway.items import Collection, mint
 from chain_gateway.wallet import (
     MAX_ACTIONS,
     MAX_MESSAGE_BYTES,
@@ -28,6 +28,13 @@ WALLET = HighloadWallet(KEY, 3600)
 COLLECTION = Collection(WALLET.address, name="Test", description="", image="")
 
 
+def minting(index: int, owner: str, cell: Cell) -> Cell:
+    mint_id = f"0192f7a2-0000-7000-8000-{index:012x}"
+    return mint(
+        COLLECTION.address, index=index, owner=owner, content=cell, mint_id=mint_id, query_id=1
+    )
+
+
 def fill(text: str) -> ActionList:
     """As many mints as fit, each with this description."""
     actions = ActionList()
@@ -36,7 +43,7 @@ def fill(text: str) -> ActionList:
             {"name": "n", "description": text + str(index), "mint_id": str(index)}
         )
         owner = f"0:{index:064x}"
-        if not actions.add(COLLECTION.mint(index=index, owner=owner, content=cell, query_id=1)):
+        if not actions.add(minting(index, owner, cell)):
             break
     return actions
 
@@ -59,7 +66,7 @@ def test_what_does_not_fit_leaves_the_list_as_it_was() -> None:
     actions = fill("x" * 8_000)
     before, count = actions.cell.hash, actions.count
     cell = content.encode({"description": "y" * 8_000})
-    assert not actions.add(COLLECTION.mint(index=0, owner=WALLET.address, content=cell, query_id=1))
+    assert not actions.add(minting(0, WALLET.address, cell))
     assert (actions.cell.hash, actions.count) == (before, count)
 
 
