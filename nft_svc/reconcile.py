@@ -197,9 +197,9 @@ def astray(mint: Mint, repair: RepairState) -> Finding:
 
 
 def entries(content: ItemContent, mint_id: str) -> Mapping[str, str]:
-    """What an item with this content says on chain (TEP-64), as the Gateway writes it."""
+    """What an item with this content says on chain (TEP-64), as the Gateway writes and reads it."""
     if content.uri:
-        return {"uri": content.uri}
+        return {"uri": content.uri, "mint_id": mint_id}
     traits = [{"trait_type": trait, "value": value} for trait, value in content.attributes]
     said = {
         "name": content.name,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from go2asia.gateway.v1 import chain_pb2
 from go2asia.nft.v1 import (
     catalog_pb2,
     catalog_pb2_grpc,
@@ -59,10 +60,34 @@ class World:
         ).mint
         return mint
 
+    async def item(self, mint: nft_pb2.Mint) -> chain_pb2.NftItem:
+        """The item of a mint as the chain has it."""
+        address = mint.location.item_address
+        request = chain_pb2.GetNftItemRequest(item_address=address)
+        item: chain_pb2.NftItem = (await self.gateway.chain.GetNftItem(request)).item
+        return item
+
+    async def changes(self, nft_id: str, count: int) -> list[nft_pb2.Mint]:
+        """An instance's mints in order, once there are so many and all are final."""
+        async with asyncio.timeout(45):
+            while True:
+                stream = self.people.WatchMintStatus(nft_pb2.WatchMintStatusRequest(nft_id=nft_id))
+                snapshot = (await anext(aiter(stream))).snapshot
+                stream.cancel()
+                mints = list(snapshot.mints)
+                if len(mints) == count and {mint.state for mint in mints} == {6}:
+                    return mints
+                assert len(mints) <= count, "nothing else was to be done"
+                await asyncio.sleep(0.1)
+
     async def finalised(self, mint_id: str) -> nft_pb2.Mint:
         """The mint, once it is beyond any rollback."""
+        return await self.reaches(mint_id, nft_pb2.MINT_STATE_FINALIZED)
+
+    async def reaches(self, mint_id: str, state: nft_pb2.MintState.ValueType) -> nft_pb2.Mint:
+        """The mint, once it is in that state."""
         async with asyncio.timeout(45):
-            while (mint := await self.mint(mint_id)).state != nft_pb2.MINT_STATE_FINALIZED:
+            while (mint := await self.mint(mint_id)).state != state:
                 assert mint.state != nft_pb2.MINT_STATE_FAILED, mint.failure_reason
                 await asyncio.sleep(0.1)
         return mint

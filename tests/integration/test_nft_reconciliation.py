@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from go2asia.gateway.v1 import minting_pb2
-from go2asia.nft.v1 import reconciliation_pb2
+from go2asia.nft.v1 import nft_pb2, reconciliation_pb2
 
 from devstack.postgres import Cluster
 from tests.integration.gateway_stage import Stage, UserWallet, orders, playing
@@ -74,7 +74,7 @@ async def test_planted_discrepancies_of_each_kind_are_found(world: World) -> Non
             ("UNKNOWN_ON_CHAIN", moved.mint_id, moved.location.item_address, "NONE"),
             ("MISSING_ON_CHAIN", moved.mint_id, nowhere, "NONE"),
             ("WRONG_OWNER", given.mint_id, given.location.item_address, "DONE"),
-            ("WRONG_CONTENT", rewritten.mint_id, rewritten.location.item_address, "NONE"),
+            ("WRONG_CONTENT", rewritten.mint_id, rewritten.location.item_address, "ORDERED"),
             ("STATE_BEHIND", behind.mint_id, behind.location.item_address, "DONE"),
         )
     }
@@ -82,6 +82,17 @@ async def test_planted_discrepancies_of_each_kind_are_found(world: World) -> Non
     assert (await world.mint(given.mint_id)).present_owner_address == friend.address
     healed = await world.finalised(behind.mint_id)
     assert healed.location == behind.location
+    (ordered,) = [one.repair_mint_id for one in found if one.repair_mint_id]
+    change = await world.finalised(ordered)
+    assert (change.kind, change.item_mint_id) == (nft_pb2.MINT_KIND_UPDATE, rewritten.mint_id)
+    assert (await world.item(rewritten)).content["name"] == "Emperor", "the record is the truth"
+
+    _, left = await world.reconcile()
+    assert {(KIND.Name(one.kind), one.mint_id) for one in left} == {
+        ("DISCREPANCY_KIND_UNKNOWN_ON_CHAIN", stranger.mint_id),
+        ("DISCREPANCY_KIND_UNKNOWN_ON_CHAIN", moved.mint_id),
+        ("DISCREPANCY_KIND_MISSING_ON_CHAIN", moved.mint_id),
+    }
 
 
 async def landed(world: World, order: minting_pb2.MintOrder) -> str:

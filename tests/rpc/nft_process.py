@@ -69,6 +69,26 @@ class MemoryGateway(minting_pb2_grpc.MintingServiceServicer):
             results=[await self._take(order) for order in request.orders]
         )
 
+    async def UpdateItemContent(
+        self, request: minting_pb2.UpdateItemContentRequest, context: Any
+    ) -> minting_pb2.UpdateItemContentResponse:
+        if request.item_mint_id not in self.operations:
+            raise NotFound
+        operation = self.operations.setdefault(
+            request.request_id,
+            minting_pb2.Operation(
+                operation_id=new_id(),
+                request_id=request.request_id,
+                mint_id=request.mint_id,
+                item_mint_id=request.item_mint_id,
+                kind=minting_pb2.OPERATION_KIND_UPDATE_CONTENT,
+                state=minting_pb2.OPERATION_STATE_QUEUED,
+                version=1,
+                content=request.content,
+            ),
+        )
+        return minting_pb2.UpdateItemContentResponse(operation=operation)
+
     async def CancelOperation(
         self, request: minting_pb2.CancelOperationRequest, context: Any
     ) -> minting_pb2.CancelOperationResponse:

@@ -77,6 +77,12 @@ def created(**metadata: Any) -> catalog_pb2.CreateNftTypeRequest:
     return catalog_pb2.CreateNftTypeRequest(request_id=new_id(), nft_type=nft_type)
 
 
+def with_image(image: str) -> catalog_pb2.CreateNftTypeRequest:
+    request = created()
+    request.nft_type.image = image
+    return request
+
+
 def gaps() -> catalog_pb2.CreateNftTypeRequest:
     request = created()
     request.nft_type.levels[0].level = 2
@@ -136,6 +142,16 @@ CASES: dict[str, Case] = {
         lambda c: c.authors.CreateNftType(created(attributes=LEVEL_TWICE)),
         Kind.INVALID_ARGUMENT, "METADATA_MISMATCH", "nft_type.levels[0].metadata",
         {"level": "1", "path": "$.attributes[0].trait_type"},
+    ),
+    "a template with an unknown word": (
+        lambda c: c.authors.CreateNftType(with_image("ipfs://x/{user_id}.png")),
+        Kind.INVALID_ARGUMENT, "UNKNOWN_PLACEHOLDER", "nft_type.image",
+        {"placeholder": "user_id"},
+    ),
+    "metadata with an unknown word": (
+        lambda c: c.authors.CreateNftType(created(image="ipfs://x/{}.png")),
+        Kind.INVALID_ARGUMENT, "UNKNOWN_PLACEHOLDER", "nft_type.levels[0].metadata",
+        {"placeholder": "", "path": "$.image"},
     ),
     "a gap between levels": (
         lambda c: c.authors.CreateNftType(gaps()),
