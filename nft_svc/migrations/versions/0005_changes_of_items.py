@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0004_changes_of_items"
-down_revision = "0003_reconciliation"
+revision = "0005_changes_of_items"
+down_revision = "0004_reconciliation"
 
 # Until now every mint wrote the level as the first attribute.
 STATEMENTS = """

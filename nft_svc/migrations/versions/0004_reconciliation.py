@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003_reconciliation"
-down_revision = "0002"
+revision = "0004_reconciliation"
+down_revision = "0003_type_versions"
 
 STATEMENTS = """
 ALTER TABLE nft_mint_queue ADD COLUMN present_owner_address TEXT;
