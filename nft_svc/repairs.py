@@ -104,8 +104,12 @@ class Repairs:
                 return Repaired(number, RepairState.NONE, policy)
             now, _ = await rewards.lock_progress(connection, [holder])
             history = await mints.history(connection, mint.nft_id)
-            if any(each.under_way for each in history):
-                return Repaired(number, RepairState.FAILED, "a change of the badge is under way")
+            if under_way := next((each for each in history if each.under_way), None):
+                # A change of this item writes what it should say; maybe it is ours, from before a
+                # crash.
+                if under_way.item_mint_id == mint_id:
+                    return Repaired(number, RepairState.ORDERED, mint_id=under_way.mint_id)
+                return Repaired(number, RepairState.FAILED, "a mint of the badge is under way")
             item = next(each for each in items(history) if each.origin.mint_id == mint_id)
             update = repeated(item, now, new_id)
             await queue_mints(connection, self._submissions, [(update, origin)])
