@@ -104,14 +104,14 @@ class Reverts:
         self, connection: Connection, outcome: Outcome, now: datetime, origin: Origin
     ) -> Change | None:
         """Calls off what nobody tried to hand over, if no level is left; the rest is to follow."""
-        nft_id = outcome.nft_id
-        under_way = [each for each in await mints.history(connection, nft_id) if each.under_way]
-        for mint in under_way:
-            if mint.kind is MintKind.MINT and not outcome.level:
-                _, locked = await mints.lock(connection, [mint.mint_id])
-                mint = locked[mint.mint_id]
-                if change := await withdraw(connection, self._submissions, mint, now, origin):
-                    return change
+        nft_id, change = outcome.nft_id, None
+        history = await mints.history(connection, nft_id)
+        unneeded = [each for each in history if each.under_way and each.kind is MintKind.MINT]
+        if unneeded and not outcome.level:
+            mint_id = unneeded[0].mint_id
+            _, locked = await mints.lock(connection, [mint_id])
+            mint = locked[mint_id]
+            change = await withdraw(connection, self._submissions, mint, now, origin)
         passed_by = await mints.on_chain(connection, [nft_id])
         await ask_for_upgrades(connection, self._submissions, passed_by, origin.traceparent)
-        return None
+        return change

@@ -60,6 +60,8 @@ async def withdraw(
     change = cancel(mint, now)
     await mints.update(connection, [change.mint])
     await audit.write(connection, [_cancellation(change, origin)])
+    if mint.outdated:
+        await ask_for_upgrades(connection, queue, [mint.nft_id], origin.traceparent)
     return change
 
 

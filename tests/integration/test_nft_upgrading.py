@@ -226,6 +226,23 @@ async def test_a_level_of_its_own_item_is_minted_beside_the_others(
     assert (second.kind, second.level) == (MintKind.MINT, 3)
 
 
+async def test_without_a_level_all_items_are_taken_back_and_none_is_added(
+    nft: NftDatabase, service: Replica
+) -> None:
+    ada = a_user()
+    earned, more = reward(ada, 3, nft_type="serial"), reward(ada, 3, nft_type="serial")
+    first = await service.rewards.apply(earned)
+    await end(service, first.mint_id)
+    await service.rewards.apply(more)
+    second = await latest(service, first.nft_id, 2)
+    await revert(service, more)  # noted at the second mint, which nobody handed over yet
+    await quiet(nft)
+    taken = await revert(service, earned)
+    assert taken.cancelled_mint_id == second.mint_id
+    mark = await latest(service, first.nft_id, 2)
+    assert (mark.kind, mark.item_mint_id, mark.level) == (MintKind.UPDATE, first.mint_id, 0)
+
+
 async def test_a_failed_change_is_retried_as_what_is_due_then(
     nft: NftDatabase, service: Replica
 ) -> None:
