@@ -14,4 +14,6 @@ Invariants:
 - A mint's state follows the highest version of the Gateway's reports; FINALIZED never moves.
 - Every change of a mint is in the feed, densely numbered in commit order.
 - Every change of anything is in the audit log, which can only grow.
+- The record is the truth about reputation, the chain about who owns an item; reconciliation holds
+  the two against each other, in steps that a crash cannot lose, one run at a time.
 """

@@ -11,9 +11,9 @@ from datetime import datetime
 from nft_svc.audit import AuditEntry, Origin
 from nft_svc.definitions import NftType, TypeState
 from nft_svc.errors import NftTypeArchived, UnknownCounter, UnknownNftType
-from nft_svc.metadata import item_content
-from nft_svc.mints import Mint
+from nft_svc.mints import Mint, MintKind
 from nft_svc.progress import Progress, advance, give, retreat, take_away
+from nft_svc.upgrades import Badge, Need, mint_of
 
 Holder = tuple[str, str]
 """A user and the code of a type: what progress belongs to."""
@@ -74,7 +74,7 @@ class RevertOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A holder's progress, instance, and whether that has a mint that is alive or done."""
+    """A holder's progress, instance, and whether that has an item or a mint on its way."""
 
     progress: Progress
     nft_id: str | None = None
@@ -172,6 +172,17 @@ class Accrual:
         self.audit.append(_entry("revert", reward, before, after, None))
         return RevertOutcome(_value(progress, reward), after.nft_id, progress.level, lowered)
 
+    @property
+    def passed_by(self) -> set[str]:
+        """Instances whose level left behind what was known of them, or queued for them, before."""
+        queued = {mint.nft_id: mint.level for mint, _ in self.mints}
+        left = {
+            nft_id
+            for nft_id, instance in self.created.items()
+            if queued.get(nft_id, instance.level) != instance.level
+        }
+        return left | self.moved.keys()
+
     def _standing(self, reward: Reward | Grant) -> Standing:
         return self.changed.get(reward.holder) or self._standings[reward.holder]
 
@@ -185,15 +196,9 @@ class Accrual:
         return replace(standing, nft_id=nft_id)
 
     def _queue_mint(self, standing: Standing, nft_type: NftType, reward: Reward | Grant) -> Mint:
-        mint = Mint(
-            mint_id=self._new_id(),
-            nft_id=standing.nft_id or "",
-            user_id=reward.user_id,
-            nft_type=nft_type.code,
-            content=item_content(nft_type, nft_type.rule(standing.progress.level)),
-            create_time=self._now,
-            update_time=self._now,
-        )
+        badge = Badge(standing.nft_id or "", reward.user_id, nft_type)
+        due = Need(MintKind.MINT, standing.progress.level)
+        mint = mint_of(badge, due, self._now, self._new_id)
         self.mints.append((mint, reward.origin))
         return mint
 

@@ -19,23 +19,27 @@ from nft_svc.store import audit
 from nft_svc.store import catalog as store
 from nft_svc.store.requests import recall_one
 from nft_svc.tables import idempotency_keys
+from nft_svc.templates import Subject
 
 # Users looked at in one call of a preview, and in one statement of it.
 EXAMINED = 10_000
 PREVIEW_PAGE = 1_000
+_LONGEST_ID = "0" * 36
 
 
 def check(nft_type: NftType) -> None:
-    """Raises `InvalidLevels`, `InvalidMetadataSchema` or `MetadataMismatch` for a faulty type.
+    """Raises what tells the fault of a faulty type.
 
-    What passes can be minted: every level's item content keeps the Gateway's limits.
+    That is `InvalidLevels`, `InvalidMetadataSchema`, `MetadataMismatch`, `UnknownPlaceholder` or
+    `InvalidArgument`. What passes can be minted: every level's item content keeps the Gateway's
+    limits, its templates filled.
     """
     check_levels(nft_type.counters, nft_type.levels)
     if nft_type.metadata_schema is not None:
         check_schema(nft_type.metadata_schema)
     for rule in nft_type.levels:
         check_metadata(nft_type, rule)
-        item_content(nft_type, rule)
+        item_content(nft_type, rule, Subject(_LONGEST_ID, _LONGEST_ID, nft_type.code, rule.level))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import Self
 
 from mesh.db import Database
 from mesh.errors import MeshError
-from mesh.outbox import Depth, Queue
+from mesh.outbox import Queue
 from mesh.telemetry import logger, meter
 from nft_svc.mints import MintState
 from nft_svc.store import mints
-from nft_svc.submissions import LANE
+from nft_svc.submissions import LANES
 
 # Those that ended well only grow in number; their rate is in the feed's metrics.
 COUNTED = tuple(
@@ -67,9 +67,10 @@ class Census:
         async with self._database.transaction(read_only=True) as connection:
             depths = await self._queue.depth(connection)
             by_state = await mints.count(connection, COUNTED)
-        depth = depths.get(LANE, Depth(0, 0, 0, 0, 0.0))
+        mints_only = [depths[lane] for lane in LANES.values() if lane in depths]
         for condition in ("ready", "leased", "delayed", "dead"):
-            _submissions.set(getattr(depth, condition), {"condition": condition})
-        _oldest.set(depth.oldest_seconds)
+            number = sum(getattr(depth, condition) for depth in mints_only)
+            _submissions.set(number, {"condition": condition})
+        _oldest.set(max((depth.oldest_seconds for depth in mints_only), default=0.0))
         for state in COUNTED:
             _mints.set(by_state.get(state, 0), {"state": state.value})

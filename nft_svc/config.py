@@ -34,6 +34,23 @@ class NftSettings(ServiceSettings):
         default=15, gt=0, description="between two counts of the mints under way, for the metrics"
     )
 
+    reconciliation_grace_seconds: float = Field(
+        default=60, ge=0, description="what changed less long ago is not judged by reconciliation"
+    )
+    reconciliation_lease_seconds: float = Field(
+        default=90, gt=0, description="how long a step of reconciliation may take"
+    )
+
+    @property
+    def reconciliation_grace(self) -> timedelta:
+        """How long a change may be under way between services."""
+        return timedelta(seconds=self.reconciliation_grace_seconds)
+
+    @property
+    def reconciliation_lease(self) -> timedelta:
+        """How long the step of a crashed replica waits for another one."""
+        return timedelta(seconds=self.reconciliation_lease_seconds)
+
     @property
     def census_interval(self) -> timedelta:
         """The time between two counts."""

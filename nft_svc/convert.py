@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from go2asia.gateway.v1 import minting_pb2
 from go2asia.nft.v1 import callbacks_pb2, catalog_pb2, nft_pb2, rewards_pb2
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
 from nft_svc.accrual import Grant, RevertOutcome, Reward, RewardOutcome
 from nft_svc.audit import Origin
-from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
-from nft_svc.metadata import ItemContent
+from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, UpgradePolicy
 from nft_svc.mints import Change, Location, Mint, MintState, Report
 from nft_svc.progress import Progress
 from nft_svc.resume import Target, TargetKind
@@ -19,11 +17,6 @@ from nft_svc.resume import Target, TargetKind
 _MINT_STATES = {
     number: MintState(name.removeprefix("MINT_STATE_"))
     for name, number in nft_pb2.MintState.items()
-    if number
-}
-_OPERATION_STATES = {
-    number: MintState(name.removeprefix("OPERATION_STATE_"))
-    for name, number in minting_pb2.OperationState.items()
     if number
 }
 _MINT_STATE_NUMBERS = {state: number for number, state in _MINT_STATES.items()}
@@ -86,6 +79,7 @@ def nft_type(message: catalog_pb2.NftType) -> NftType:
     schema = message.HasField("metadata_schema")
     policy = message.onchain_policy or catalog_pb2.ONCHAIN_POLICY_NONE
     standard = message.token_standard or catalog_pb2.TOKEN_STANDARD_NFT
+    upgrade = message.upgrade_policy or catalog_pb2.UPGRADE_POLICY_UPDATE_CONTENT
     return NftType(
         code=message.code,
         display_name=message.display_name,
@@ -100,6 +94,11 @@ def nft_type(message: catalog_pb2.NftType) -> NftType:
             catalog_pb2.TokenStandard.Name(standard).removeprefix("TOKEN_STANDARD_")
         ),
         levels=tuple(_level_rule(level) for level in message.levels),
+        item_uri=message.item_uri,
+        attributes=tuple((each.trait_type, each.value) for each in message.attributes),
+        upgrade_policy=UpgradePolicy(
+            catalog_pb2.UpgradePolicy.Name(upgrade).removeprefix("UPGRADE_POLICY_")
+        ),
     )
 
 
@@ -126,6 +125,12 @@ def nft_type_message(known: NftType) -> catalog_pb2.NftType:
             )
             for rule in known.levels
         ],
+        item_uri=known.item_uri,
+        attributes=[
+            catalog_pb2.AttributeTemplate(trait_type=trait, value=value)
+            for trait, value in known.attributes
+        ],
+        upgrade_policy=catalog_pb2.UpgradePolicy.Value(f"UPGRADE_POLICY_{known.upgrade_policy}"),
     )
 
 
@@ -207,11 +212,17 @@ def mint(known: Mint) -> nft_pb2.Mint:
                 nft_pb2.ItemAttribute(trait_type=trait, value=value)
                 for trait, value in known.content.attributes
             ],
+            uri=known.content.uri,
         ),
         operation_id=known.operation_id or "",
         failure_reason=known.failure_reason,
         retryable=known.retryable,
         retry_of=known.retry_of or "",
+        present_owner_address=known.present_owner_address or "",
+        kind=nft_pb2.MintKind.Value(f"MINT_KIND_{known.kind}"),
+        item_mint_id=known.item_mint_id or "",
+        token_standard=catalog_pb2.TokenStandard.Value(f"TOKEN_STANDARD_{known.token_standard}"),
+        level=known.level,
     )
     if known.location is not None:
         message.location.collection_address = known.location.collection_address
@@ -239,24 +250,6 @@ def change(known: Change) -> nft_pb2.MintChange:
     )
 
 
-def mint_order(content: ItemContent, mint_id: str, user_id: str) -> minting_pb2.MintOrder:
-    """What the Gateway is asked for; the mint's id is the order's idempotency key."""
-    return minting_pb2.MintOrder(
-        request_id=mint_id,
-        mint_id=mint_id,
-        user_id=user_id,
-        content=minting_pb2.Content(
-            name=content.name,
-            description=content.description,
-            image=content.image,
-            attributes=[
-                minting_pb2.Attribute(trait_type=trait, value=value)
-                for trait, value in content.attributes
-            ],
-        ),
-    )
-
-
 def report(message: callbacks_pb2.MintReport) -> Report:
     """A report of the Gateway."""
     place = message.location
@@ -272,26 +265,6 @@ def report(message: callbacks_pb2.MintReport) -> Report:
         else None,
         failure_reason=message.failure_reason,
         retryable=message.retryable,
-    )
-
-
-def operation_report(operation: minting_pb2.Operation) -> Report:
-    """The Gateway's answer to an order, read as a report."""
-    return Report(
-        mint_id=operation.mint_id,
-        operation_id=operation.operation_id,
-        version=operation.version,
-        state=_OPERATION_STATES[operation.state],
-        location=Location(
-            operation.collection_address,
-            operation.item_index,
-            operation.item_address,
-            operation.owner_address,
-        )
-        if operation.item_address
-        else None,
-        failure_reason=operation.failure_reason,
-        retryable=operation.retryable,
     )
 
 

@@ -24,9 +24,17 @@ class OnchainPolicy(StrEnum):
 
 
 class TokenStandard(StrEnum):
-    """What an instance becomes on chain: NFT is transferable (TEP-62)."""
+    """What an instance becomes on chain: NFT is transferable (TEP-62), SBT soulbound (TEP-85)."""
 
     NFT = "NFT"
+    SBT = "SBT"
+
+
+class UpgradePolicy(StrEnum):
+    """How an instance that is on chain follows its level, as documented in the contract."""
+
+    UPDATE_CONTENT = "UPDATE_CONTENT"
+    NEW_ITEM = "NEW_ITEM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,10 @@ class LevelRule:
 
 @dataclass(frozen=True, slots=True)
 class NftType:
-    """One version of a badge type; `levels[n]` is the rule of level n + 1."""
+    """One version of a badge type; `levels[n]` is the rule of level n + 1.
+
+    `image`, `item_uri` and the values of `attributes`, which are (trait, value), are templates.
+    """
 
     code: str
     display_name: str
@@ -58,6 +69,9 @@ class NftType:
     levels: tuple[LevelRule, ...]
     version: int = 1
     state: TypeState = TypeState.ACTIVE
+    item_uri: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+    upgrade_policy: UpgradePolicy = UpgradePolicy.UPDATE_CONTENT
 
     @property
     def etag(self) -> str:

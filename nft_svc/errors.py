@@ -120,7 +120,7 @@ class MintNotRetryable(NftError):
 
 
 class MintHandedOver(NftError):
-    """The Gateway has this mint, or may have it; follow it to its end instead."""
+    """The mint was sent to the chain, or may have been; follow it to its end instead."""
 
     kind = Kind.FAILED_PRECONDITION
     reason = "MINT_HANDED_OVER"
@@ -133,11 +133,39 @@ class MintEnded(NftError):
     reason = "MINT_ENDED"
 
 
+class ChangeNotCancellable(NftError):
+    """It changes an item as the record demands; change the record, and the item follows."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "CHANGE_NOT_CANCELLABLE"
+
+
+class UnknownPlaceholder(NftError):
+    """A word in braces stands for nothing; use {mint_id}, {nft_id}, {nft_type} or {level}."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "UNKNOWN_PLACEHOLDER"
+
+
 class LevelTakenBack(NftError):
     """What the instance was earned with was taken back; it can be minted once earned again."""
 
     kind = Kind.FAILED_PRECONDITION
     reason = "LEVEL_TAKEN_BACK"
+
+
+class ReconciliationNotFound(NftError):
+    """No reconciliation has this id, or none was started yet; start one."""
+
+    kind = Kind.NOT_FOUND
+    reason = "RECONCILIATION_NOT_FOUND"
+
+
+class ReconciliationRunning(NftError):
+    """A reconciliation is at work; follow that one, or wait for its end."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "RECONCILIATION_RUNNING"
 
 
 class ResumeTokenInvalid(NftError):

@@ -5,7 +5,7 @@ Schemas are JSON Schema 2020-12; references outside the schema are refused, neve
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,25 +14,33 @@ from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from mesh.errors import InvalidArgument
 from nft_svc.definitions import LevelRule, NftType
 from nft_svc.errors import InvalidMetadataSchema, MetadataMismatch
+from nft_svc.templates import Subject, fill
 
 MAX_SCHEMA_BYTES = 32_768
 MAX_METADATA_BYTES = 8_192
 # The Gateway's limits on content (gateway.v1.Content); what passes here is not refused there.
-MAX_NAME, MAX_DESCRIPTION, MAX_IMAGE = 128, 1024, 512
+MAX_NAME, MAX_DESCRIPTION, MAX_URI = 128, 1024, 512
 MAX_ATTRIBUTES, MAX_TRAIT, MAX_VALUE = 20, 64, 256
-IMAGE_SCHEMES = frozenset({"https", "ipfs"})
+SCHEMES = frozenset({"https", "ipfs"})
+MARK = ("status", "revoked")
+"""The attribute of an item whose level was taken back."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemContent:
-    """What an item says about itself on chain (TEP-64); attributes are (trait, value), in order."""
+    """What an item says about itself on chain (TEP-64); attributes are (trait, value), in order.
+
+    With a `uri` its content lies there instead, off chain.
+    """
 
     name: str
     description: str
     image: str
     attributes: tuple[tuple[str, str], ...]
+    uri: str = ""
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -68,22 +76,58 @@ def check_metadata(nft_type: NftType, rule: LevelRule) -> None:
         raise _mismatch(rule.level, fault.json_path, fault.message)
 
 
-def item_content(nft_type: NftType, rule: LevelRule) -> ItemContent:
-    """What an instance at this level says about itself on chain.
+def item_content(nft_type: NftType, rule: LevelRule, subject: Subject) -> ItemContent:
+    """What the item `subject` says about itself on chain at a level.
 
     The level's `name`, `description` and `image` come before those of the type; `level` is the
-    first attribute, then the metadata's `attributes`: a list of objects with `trait_type` and
-    `value`. Raises `MetadataMismatch` where that breaks a limit of item content.
+    first attribute, then those of the type, then the metadata's `attributes`: a list of objects
+    with `trait_type` and `value`. Images and values are templates. Raises `MetadataMismatch` where
+    that breaks a limit of item content, and `UnknownPlaceholder`.
     """
-    content = ItemContent(
+    level = (("level", str(rule.level)),)
+    attributes = (*level, *_of_type(nft_type, subject), *_of_level(rule, subject))
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise _mismatch(rule.level, "$.attributes", f"makes more than {MAX_ATTRIBUTES} in all")
+    return ItemContent(
         name=_text(rule, "name", nft_type.display_name, MAX_NAME, required=True),
         description=_text(rule, "description", nft_type.description, MAX_DESCRIPTION),
-        image=_text(rule, "image", nft_type.image, MAX_IMAGE),
-        attributes=(("level", str(rule.level)), *_attributes(rule)),
+        image=_image(nft_type, rule, subject),
+        attributes=attributes,
+        uri=_uri(nft_type, subject),
     )
-    if content.image and urlsplit(content.image).scheme not in IMAGE_SCHEMES:
+
+
+def marked(content: ItemContent) -> ItemContent:
+    """What an item says whose level was taken back: what it said, and that this is over.
+
+    It says so on chain, wherever its content was before, so that no host can hide it.
+    """
+    kept = [pair for pair in content.attributes if pair[0] != MARK[0]]
+    return replace(content, attributes=(*kept[: MAX_ATTRIBUTES - 1], MARK), uri="")
+
+
+def _image(nft_type: NftType, rule: LevelRule, subject: Subject) -> str:
+    given = _text(rule, "image", "", MAX_URI)
+    where = (f"nft_type.levels[{rule.level - 1}].metadata", "$.image")
+    if given:
+        image = fill(given, subject, *where)
+    else:
+        image = fill(nft_type.image, subject, "nft_type.image")
+    if image and urlsplit(image).scheme not in SCHEMES:
         raise _mismatch(rule.level, "$.image", "is no https or ipfs URI")
-    return content
+    if len(image) > MAX_URI:
+        raise _mismatch(rule.level, "$.image", f"has {len(image)} characters of {MAX_URI}")
+    return image
+
+
+def _uri(nft_type: NftType, subject: Subject) -> str:
+    uri = fill(nft_type.item_uri, subject, "nft_type.item_uri")
+    if uri and (urlsplit(uri).scheme not in SCHEMES or len(uri) > MAX_URI):
+        raise InvalidArgument(
+            f"{uri} is no https or ipfs URI within {MAX_URI} characters; correct it.",
+            field="nft_type.item_uri",
+        )
+    return uri
 
 
 def _text(rule: LevelRule, key: str, default: str, longest: int, *, required: bool = False) -> str:
@@ -95,14 +139,27 @@ def _text(rule: LevelRule, key: str, default: str, longest: int, *, required: bo
     return value
 
 
-def _attributes(rule: LevelRule) -> list[tuple[str, str]]:
+def _of_type(nft_type: NftType, subject: Subject) -> list[tuple[str, str]]:
+    filled = []
+    for number, (trait, template) in enumerate(nft_type.attributes):
+        field = f"nft_type.attributes[{number}].value"
+        value = fill(template, subject, field)
+        if len(value) > MAX_VALUE:
+            raise InvalidArgument(
+                f"The value has {len(value)} characters of {MAX_VALUE}; shorten it.", field=field
+            )
+        filled.append((trait, value))
+    return filled
+
+
+def _of_level(rule: LevelRule, subject: Subject) -> list[tuple[str, str]]:
     listed = rule.metadata.get("attributes", [])
     if not isinstance(listed, list) or len(listed) >= MAX_ATTRIBUTES:
         raise _mismatch(rule.level, "$.attributes", f"is no list of under {MAX_ATTRIBUTES} entries")
-    return [_attribute(rule, number, entry) for number, entry in enumerate(listed)]
+    return [_attribute(rule, number, entry, subject) for number, entry in enumerate(listed)]
 
 
-def _attribute(rule: LevelRule, number: int, entry: object) -> tuple[str, str]:
+def _attribute(rule: LevelRule, number: int, entry: object, subject: Subject) -> tuple[str, str]:
     path = f"$.attributes[{number}]"
     if not isinstance(entry, dict) or not {"trait_type", "value"} <= entry.keys():
         raise _mismatch(rule.level, path, "is no object with trait_type and value")
@@ -111,7 +168,11 @@ def _attribute(rule: LevelRule, number: int, entry: object) -> tuple[str, str]:
         raise _mismatch(
             rule.level, f"{path}.trait_type", f"is no text of 1–{MAX_TRAIT} characters, or `level`"
         )
-    spelled = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        field = f"nft_type.levels[{rule.level - 1}].metadata"
+        spelled = fill(value, subject, field, f"{path}.value")
+    else:
+        spelled = json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict | list) or len(spelled) > MAX_VALUE:
         raise _mismatch(
             rule.level, f"{path}.value", f"is no plain value within {MAX_VALUE} characters"

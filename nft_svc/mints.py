@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, StrEnum, auto
 
-from nft_svc.errors import MintEnded, MintHandedOver, MintNotRetryable
+from nft_svc.definitions import TokenStandard
+from nft_svc.errors import ChangeNotCancellable, MintEnded, MintHandedOver, MintNotRetryable
 from nft_svc.metadata import ItemContent
 
 
@@ -25,6 +26,14 @@ class MintState(StrEnum):
     FINALIZED = "FINALIZED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+
+
+class MintKind(StrEnum):
+    """What a mint does: bring an item on chain, or change the item of an earlier mint."""
+
+    MINT = "MINT"
+    UPDATE = "UPDATE"
+    REVOKE = "REVOKE"
 
 
 _S = MintState
@@ -72,11 +81,14 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Mint:
-    """One minting of one instance.
+    """One minting of one instance, or one change of its item.
 
     `version` counts the changes of this record; `operation_version` is the version of the
     Gateway's operation that it reflects, 0 before the first report. `retry_of` is the failed mint
-    of the same instance that this one retries.
+    of the same instance that this one retries. `present_owner_address` is set once a reconciliation
+    has seen the item with another owner than the one that it was minted to. A change names the mint
+    of its item as `item_mint_id`. `level` is what the item stands for afterwards, 0 if it was taken
+    back. `outdated` says that the record has moved on, so that another change follows this one.
     """
 
     mint_id: str
@@ -94,6 +106,17 @@ class Mint:
     failure_reason: str = ""
     retryable: bool = False
     retry_of: str | None = None
+    present_owner_address: str | None = None
+    kind: MintKind = MintKind.MINT
+    item_mint_id: str | None = None
+    token_standard: TokenStandard = TokenStandard.NFT
+    level: int = 1
+    outdated: bool = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it may still change by itself."""
+        return bool(STEPS[self.state])
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +211,30 @@ def check_retryable(mint: Mint) -> None:
         )
 
 
-def cancel(mint: Mint, now: datetime) -> Change:
-    """The mint called off, if nobody tried to hand it over yet: that the caller has made sure of.
+def check_unsent(mint: Mint) -> None:
+    """Raises `MintEnded` or `MintHandedOver` for a mint that cannot be called off any more.
 
-    Raises `MintEnded`, or `MintHandedOver` when the Gateway has reported of it.
+    Raises `ChangeNotCancellable` for what changes an item.
     """
+    if mint.kind is not MintKind.MINT:
+        raise ChangeNotCancellable(field="mint_id", mint_id=mint.mint_id, kind=mint.kind)
     if not STEPS[mint.state]:
         raise MintEnded(field="mint_id", mint_id=mint.mint_id, state=mint.state)
-    if mint.operation_id is not None or mint.state is not MintState.QUEUED:
+    if mint.state in _ON_CHAIN:
         raise MintHandedOver(field="mint_id", mint_id=mint.mint_id, state=mint.state)
+
+
+def cancel(mint: Mint, now: datetime) -> Change:
+    """The mint called off that nobody tried to hand over yet: that the caller has made sure of."""
     after = replace(mint, state=MintState.CANCELLED, version=mint.version + 1, update_time=now)
+    return Change(after, mint.state)
+
+
+def change_owner(mint: Mint, owner_address: str, now: datetime) -> Change:
+    """The mint after its item was seen with another owner; its state stays."""
+    after = replace(
+        mint, present_owner_address=owner_address, version=mint.version + 1, update_time=now
+    )
     return Change(after, mint.state)
 
 

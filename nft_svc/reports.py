@@ -8,11 +8,13 @@ from typing import Self
 
 from mesh.batching import GroupCommit
 from mesh.db import Connection, Database
+from mesh.outbox import Queue
 from mesh.telemetry import logger
 from nft_svc.audit import AuditEntry, Origin
 from nft_svc.feed import entry
-from nft_svc.mints import Change, Mint, Report, Verdict, follow, judge, refuse
+from nft_svc.mints import Change, Mint, MintState, Report, Verdict, follow, judge, refuse
 from nft_svc.store import audit, feed, mints
+from nft_svc.submissions import ask_for_upgrades
 
 _log = logger("nft.reports")
 
@@ -39,8 +41,11 @@ class Reports:
     `announce` is called after each commit that changed something.
     """
 
-    def __init__(self, database: Database, announce: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, submissions: Queue, announce: Callable[[], None]
+    ) -> None:
         self._database = database
+        self._submissions = submissions
         self._announce = announce
         self._group = GroupCommit[News, bool](self._commit, name="reports", max_batch=500)
 
@@ -70,13 +75,15 @@ class Reports:
         return changed
 
     async def _commit(self, news: Sequence[News]) -> Sequence[bool]:
-        changed = await self._database.run(lambda connection: _write(connection, news))
+        changed = await self._database.run(
+            lambda connection: _write(connection, self._submissions, news)
+        )
         if any(changed):
             self._announce()
         return changed
 
 
-async def _write(connection: Connection, news: Sequence[News]) -> list[bool]:
+async def _write(connection: Connection, submissions: Queue, news: Sequence[News]) -> list[bool]:
     now, known = await mints.lock(connection, {item.content.mint_id for item in news})
     changes: list[tuple[Change, Origin]] = []
     changed = [False] * len(news)
@@ -91,6 +98,10 @@ async def _write(connection: Connection, news: Sequence[News]) -> list[bool]:
     if changes:
         await mints.update(connection, [known[mint_id] for mint_id in _touched(changes)])
         await audit.write(connection, [_audit_entry(*pair) for pair in changes])
+        for change, origin in changes:
+            if change.mint.outdated and not change.mint.under_way:
+                overtaken = [change.mint.nft_id]
+                await ask_for_upgrades(connection, submissions, overtaken, origin.traceparent)
         # Last, because the feed's head stays locked from here to the commit.
         await feed.append(connection, [entry(change) for change, _ in changes])
     return changed
@@ -129,6 +140,12 @@ def _touched(changes: Sequence[tuple[Change, Origin]]) -> list[str]:
     return list(dict.fromkeys(change.mint.mint_id for change, _ in changes))
 
 
+def _action(change: Change) -> str:
+    if change.mint.state is MintState.CANCELLED:
+        return "mint.cancel"
+    return "mint.rollback" if change.rollback else "mint.report"
+
+
 def _audit_entry(change: Change, origin: Origin) -> AuditEntry:
     mint = change.mint
     after = {"state": mint.state, "operation_version": mint.operation_version}
@@ -136,7 +153,7 @@ def _audit_entry(change: Change, origin: Origin) -> AuditEntry:
         after["failure_reason"] = mint.failure_reason
     return AuditEntry(
         origin=origin,
-        action="mint.rollback" if change.rollback else "mint.report",
+        action=_action(change),
         subject=f"mint/{mint.mint_id}",
         user_id=mint.user_id,
         before={"state": change.previous},

@@ -13,21 +13,20 @@ from nft_svc import convert
 from nft_svc.accrual import Accrual, Grant, Reward
 from nft_svc.audit import Origin
 from nft_svc.catalog import Catalog
-from nft_svc.errors import MintEnded, MintHandedOver
 from nft_svc.feed import entry
-from nft_svc.mints import Change
+from nft_svc.mints import Change, MintKind
 from nft_svc.rewards import write
 from nft_svc.store import feed, mints
 from nft_svc.store import rewards as store
 from nft_svc.store.requests import recall_together
-from nft_svc.submissions import call_off
+from nft_svc.submissions import ask_for_upgrades, withdraw
 from nft_svc.tables import idempotency_keys
 
 Outcome = rewards_pb2.RevertOutcome
 
 
 class Reverts:
-    """Takes rewards back; `announce` is called after each commit that called a mint off.
+    """Takes rewards back; `announce` is called after each commit that lowered a level.
 
     What a reward did is told by its remembered answer. A tombstone is such an answer, to any input,
     in the place of the one that has yet to come: whichever transaction stores its answer first
@@ -71,7 +70,7 @@ class Reverts:
             return await self._take_back(connection, [key, reverted], reward)
 
         outcome = await self._database.run(work)
-        if outcome.cancelled_mint_id:
+        if outcome.level_lowered:
             self._announce()
         return outcome
 
@@ -91,8 +90,8 @@ class Reverts:
         outcome = convert.revert_outcome(accrual.revert(reward))
         await write(connection, accrual)
         change = None
-        if outcome.level_lowered and not outcome.level:
-            change = await self._call_off(connection, outcome.nft_id, now, reward.origin)
+        if outcome.level_lowered:
+            change = await self._let_mints_follow(connection, outcome, now, reward.origin)
         if change is not None:
             outcome.cancelled_mint_id = change.mint.mint_id
         told = [(key, outcome.SerializeToString()) for key in answered]
@@ -101,14 +100,18 @@ class Reverts:
         await feed.append(connection, [entry(change)] if change else [])
         return outcome
 
-    async def _call_off(
-        self, connection: Connection, nft_id: str, now: datetime, origin: Origin
+    async def _let_mints_follow(
+        self, connection: Connection, outcome: Outcome, now: datetime, origin: Origin
     ) -> Change | None:
-        mint = await mints.standing_in_the_way(connection, nft_id)
-        if mint is None:
-            return None
-        _, locked = await mints.lock(connection, [mint.mint_id])
-        try:
-            return await call_off(connection, self._submissions, locked[mint.mint_id], now, origin)
-        except (MintEnded, MintHandedOver):
-            return None
+        """Calls off what nobody tried to hand over, if no level is left; the rest is to follow."""
+        nft_id, change = outcome.nft_id, None
+        history = await mints.history(connection, nft_id)
+        unneeded = [each for each in history if each.under_way and each.kind is MintKind.MINT]
+        if unneeded and not outcome.level:
+            mint_id = unneeded[0].mint_id
+            _, locked = await mints.lock(connection, [mint_id])
+            mint = locked[mint_id]
+            change = await withdraw(connection, self._submissions, mint, now, origin)
+        passed_by = await mints.on_chain(connection, [nft_id])
+        await ask_for_upgrades(connection, self._submissions, passed_by, origin.traceparent)
+        return change

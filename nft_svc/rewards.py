@@ -22,7 +22,7 @@ from nft_svc.feed import entry
 from nft_svc.mints import Change
 from nft_svc.store import audit, feed, mints
 from nft_svc.store import rewards as store
-from nft_svc.submissions import queue_mints
+from nft_svc.submissions import ask_for_upgrades, queue_mints
 from nft_svc.tables import idempotency_keys
 
 Result = rewards_pb2.RewardOutcome | Exception
@@ -102,16 +102,21 @@ class Rewards:
         await _mark_minted(connection, types, standings)
         accrual = Accrual(types, standings, now, new_id)
         effects = _apply(accrual, admitted, answers)
+        queued = False
         if effects:
-            await self._store(connection, accrual)
+            queued = await self._store(connection, accrual)
             await remember(connection, idempotency_keys, effects)
             # Last, because the feed's head stays locked from here to the commit.
             await feed.append(connection, [entry(Change(mint)) for mint, _ in accrual.mints])
-        return answers, bool(accrual.mints)
+        return answers, queued
 
-    async def _store(self, connection: Connection, accrual: Accrual) -> None:
+    async def _store(self, connection: Connection, accrual: Accrual) -> bool:
+        """Writes it all; returns whether it put something into the outbox."""
         await write(connection, accrual)
         await queue_mints(connection, self._submissions, accrual.mints)
+        passed_by = await mints.on_chain(connection, accrual.passed_by)
+        await ask_for_upgrades(connection, self._submissions, passed_by, None)
+        return bool(accrual.mints or passed_by)
 
 
 async def write(connection: Connection, accrual: Accrual) -> None:
@@ -152,13 +157,13 @@ def _admitted(
 async def _mark_minted(
     connection: Connection, types: Mapping[str, NftType], standings: dict[Holder, Standing]
 ) -> None:
-    """Finds out which instances have a mint, of those that could come to an auto-mint level."""
+    """Finds out which instances are on chain, of those that could come to an auto-mint level."""
     candidates = {
         standing.nft_id: holder
         for holder, standing in standings.items()
         if standing.nft_id is not None and _may_mint(types[holder[1]], standing)
     }
-    for nft_id in await mints.alive_or_done(connection, candidates):
+    for nft_id in await mints.on_chain(connection, candidates):
         holder = candidates[nft_id]
         standings[holder] = replace(standings[holder], minted=True)
 

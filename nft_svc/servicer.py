@@ -53,8 +53,12 @@ def _origin(request_id: str | None) -> Origin:
     return Origin(str(caller()), request_id, traceparent())
 
 
-def _item_error(error: Exception) -> item_error_pb2.ItemError:
-    return to_item_error(error if isinstance(error, MeshError) else Internal())
+def _item_error(error: Exception, item: str) -> item_error_pb2.ItemError:
+    """The error of one item of a batch, its field named from the batch's root."""
+    told = to_item_error(error if isinstance(error, MeshError) else Internal())
+    if told.field:
+        told.field = f"{item}.{told.field}"
+    return told
 
 
 class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
@@ -74,19 +78,19 @@ class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
         self, request: rewards_pb2.BatchApplyRewardsRequest, context: Context
     ) -> rewards_pb2.BatchApplyRewardsResponse:
         results = [rewards_pb2.ApplyRewardResult() for _ in request.rewards]
-        sound: list[tuple[rewards_pb2.ApplyRewardResult, RewardRequest]] = []
+        sound: list[tuple[int, RewardRequest]] = []
         for number, (result, reward) in enumerate(zip(results, request.rewards, strict=True)):
             try:
                 validation.check(reward, prefix=f"rewards[{number}]")
-                sound.append((result, self._request(reward)))
+                sound.append((number, self._request(reward)))
             except MeshError as error:
                 result.error.CopyFrom(to_item_error(error))
         answers = await self._rewards.apply_many([reward for _, reward in sound])
-        for (result, _), answer in zip(sound, answers, strict=True):
+        for (number, _), answer in zip(sound, answers, strict=True):
             if isinstance(answer, Exception):
-                result.error.CopyFrom(_item_error(answer))
+                results[number].error.CopyFrom(_item_error(answer, f"rewards[{number}]"))
             else:
-                result.outcome.CopyFrom(answer)
+                results[number].outcome.CopyFrom(answer)
         return rewards_pb2.BatchApplyRewardsResponse(results=results)
 
     async def GrantNft(

@@ -1,18 +1,23 @@
-"""The outbox of mints on their way to the Gateway: whoever queues a mint puts it in here."""
+"""The outbox of what follows from changes of the record.
 
-from collections.abc import Sequence
+Mints are on their way to the Gateway, each kind in a lane of its own; and instances whose items may
+have to follow a change of level are to be looked at.
+"""
+
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
+from mesh.clock import new_id
 from mesh.db import Connection
 from mesh.outbox import Backoff, Queue, Work
-from nft_svc import convert
 from nft_svc.audit import AuditEntry, Origin
-from nft_svc.errors import MintHandedOver
-from nft_svc.mints import Change, Mint, cancel
+from nft_svc.convert_orders import order
+from nft_svc.mints import Change, Mint, MintKind, MintState, cancel
 from nft_svc.store import audit, mints
 from nft_svc.tables import submissions
 
-LANE = "mint"
+LANES = {MintKind.MINT: "mint", MintKind.UPDATE: "update", MintKind.REVOKE: "revoke"}
+UPGRADES = "upgrade"
 # Longer than the whole retry budget of one call, so that no other replica repeats it meanwhile;
 # what a crash leaves behind waits so long.
 LEASE = timedelta(seconds=30)
@@ -42,30 +47,49 @@ async def queue_mints(
     await queue.enqueue(connection, [_work(mint, origin.traceparent) for mint, origin in queued])
 
 
-async def call_off(
+async def withdraw(
     connection: Connection, queue: Queue, mint: Mint, now: datetime, origin: Origin
-) -> Change:
-    """Cancels a locked mint that nobody tried to hand over.
+) -> Change | None:
+    """Cancels a locked mint that nobody tried to hand over; None if somebody may have.
 
-    Raises `MintEnded` or `MintHandedOver`, and then has changed nothing. The caller adds the change
-    to the feed, as the last statement of its transaction.
+    The caller adds the change to the feed, as the last statement of its transaction.
     """
+    reported = mint.operation_id is not None or mint.state is not MintState.QUEUED
+    if reported or not await queue.withdraw(connection, [mint.mint_id]):
+        return None
     change = cancel(mint, now)
-    if not await queue.withdraw(connection, [mint.mint_id]):
-        raise MintHandedOver(field="mint_id", mint_id=mint.mint_id, state=mint.state)
     await mints.update(connection, [change.mint])
     await audit.write(connection, [_cancellation(change, origin)])
+    if mint.outdated:
+        await ask_for_upgrades(connection, queue, [mint.nft_id], origin.traceparent)
     return change
+
+
+async def ask_for_upgrades(
+    connection: Connection, queue: Queue, nft_ids: Collection[str], traceparent: str | None
+) -> None:
+    """Has instances looked at whose level and items may differ.
+
+    Each asks anew, also while an earlier look is being taken: that one may have seen less.
+    """
+    works = [
+        Work(f"{nft_id}/{new_id()}", UPGRADES, nft_id.encode(), traceparent=traceparent)
+        for nft_id in nft_ids
+    ]
+    if works:
+        await queue.enqueue(connection, works)
 
 
 def _work(mint: Mint, traceparent: str | None) -> Work:
     """The order, ready to send."""
-    order = convert.mint_order(mint.content, mint.mint_id, mint.user_id)
-    return Work(mint.mint_id, LANE, order.SerializeToString(), traceparent=traceparent)
+    payload = order(mint).SerializeToString()
+    return Work(mint.mint_id, LANES[mint.kind], payload, traceparent=traceparent)
 
 
 def _entry(mint: Mint, origin: Origin) -> AuditEntry:
-    after = {"state": mint.state, "nft_id": mint.nft_id}
+    after = {"state": mint.state, "nft_id": mint.nft_id, "kind": mint.kind}
+    if mint.item_mint_id:
+        after["item_mint_id"] = mint.item_mint_id
     if mint.retry_of:
         after["retry_of"] = mint.retry_of
     return AuditEntry(

@@ -1,7 +1,7 @@
 """The tables; the names of six of them are the product owner's.
 
 `nft_mint_queue` holds the mints themselves for ever; `nft_submissions` is the outbox to the Gateway
-and empties as mints are taken.
+and empties as mints are taken. `nft_reconciliation_steps` holds what the run at work does next.
 """
 
 from sqlalchemy import (
@@ -38,7 +38,7 @@ metadata = MetaData(
     }
 )
 Moment = DateTime(timezone=True)
-ALIVE_OR_DONE = text("state NOT IN ('FAILED', 'CANCELLED')")
+UNDER_WAY = text("state NOT IN ('FAILED', 'CANCELLED', 'FINALIZED')")
 
 # One row; its version changes with every type, so one read tells whether cached types are current.
 catalog = Table(
@@ -62,6 +62,9 @@ types = Table(
     Column("image", Text, nullable=False),
     Column("onchain_policy", Text, nullable=False),
     Column("token_standard", Text, nullable=False),
+    Column("item_uri", Text, nullable=False, server_default=text("''")),
+    Column("attributes", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("upgrade_policy", Text, nullable=False, server_default=text("'UPDATE_CONTENT'")),
 )
 
 level_rules = Table(
@@ -119,15 +122,23 @@ mint_queue = Table(
     Column("item_index", Numeric(20, 0)),  # uint64 in the contract
     Column("item_address", Text),
     Column("owner_address", Text),
+    Column("present_owner_address", Text),
     Column("failure_reason", Text, nullable=False, server_default=text("''")),
     Column("retryable", Boolean, nullable=False, server_default=text("false")),
     Column("retry_of", Uuid(as_uuid=False)),
     Column("create_time", Moment, nullable=False),
     Column("update_time", Moment, nullable=False),
-    Index("nft_mint_queue_one_per_instance", "nft_id", unique=True, postgresql_where=ALIVE_OR_DONE),
+    Column("kind", Text, nullable=False, server_default=text("'MINT'")),
+    Column("item_mint_id", Uuid(as_uuid=False)),
+    Column("token_standard", Text, nullable=False, server_default=text("'NFT'")),
+    Column("level", Integer, nullable=False, server_default=text("1")),
+    Column("outdated", Boolean, nullable=False, server_default=text("false")),
+    CheckConstraint("(kind = 'MINT') = (item_mint_id IS NULL)", name="kind"),
+    Index("nft_mint_queue_one_under_way", "nft_id", unique=True, postgresql_where=UNDER_WAY),
     Index("nft_mint_queue_of_instance", "nft_id", "mint_id"),
     Index("nft_mint_queue_of_user", "user_id", "mint_id"),
     Index("nft_mint_queue_by_state", "state", "mint_id"),
+    Index("nft_mint_queue_of_collection", "collection_address", "item_index"),
 )
 
 audit_log = Table(
@@ -185,5 +196,52 @@ feed = Table(
     Index("nft_feed_of_mint", "mint_id", "position"),
 )
 
+# At most one is RUNNING; what it has yet to do is a step in its queue.
+reconciliations = Table(
+    "nft_reconciliations",
+    metadata,
+    Column("reconciliation_id", Uuid(as_uuid=False), primary_key=True),
+    Column("state", Text, nullable=False, server_default=text("'RUNNING'")),
+    Column("phase", Text, nullable=False, server_default=text("'CHAIN'")),
+    Column("report_only", Boolean, nullable=False),
+    Column("items_examined", BigInteger, nullable=False, server_default=text("0")),
+    Column("mints_examined", BigInteger, nullable=False, server_default=text("0")),
+    Column("failure_reason", Text, nullable=False, server_default=text("''")),
+    Column("create_time", Moment, nullable=False, server_default=text("now()")),
+    Column("update_time", Moment, nullable=False, server_default=text("now()")),
+    Column("end_time", Moment),
+    Index(
+        "nft_reconciliations_one_at_a_time",
+        "state",
+        unique=True,
+        postgresql_where=text("state = 'RUNNING'"),
+    ),
+)
+
+discrepancies = Table(
+    "nft_discrepancies",
+    metadata,
+    Column("discrepancy_id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "reconciliation_id",
+        Uuid(as_uuid=False),
+        ForeignKey(reconciliations.c.reconciliation_id),
+        nullable=False,
+    ),
+    Column("kind", Text, nullable=False),
+    Column("item_address", Text, nullable=False),
+    Column("mint_id", Text, nullable=False),  # as the item spells it, which may be no id at all
+    Column("nft_id", Uuid(as_uuid=False)),
+    Column("user_id", Text),
+    Column("expected", JSONB(none_as_null=True)),
+    Column("found", JSONB(none_as_null=True)),
+    Column("repair", Text, nullable=False),
+    Column("repair_detail", Text, nullable=False, server_default=text("''")),
+    Column("repair_mint_id", Uuid(as_uuid=False)),
+    Column("create_time", Moment, nullable=False, server_default=text("now()")),
+    Index("nft_discrepancies_of_run", "reconciliation_id", "discrepancy_id"),
+)
+
 submissions = queue_table(metadata, "nft_submissions")
+reconciliation_steps = queue_table(metadata, "nft_reconciliation_steps")
 idempotency_keys = idempotency_table(metadata)

@@ -6,7 +6,14 @@ from typing import Any
 from sqlalchemy import RowMapping, delete, insert, select, update
 
 from mesh.db import Connection
-from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, TypeState
+from nft_svc.definitions import (
+    LevelRule,
+    NftType,
+    OnchainPolicy,
+    TokenStandard,
+    TypeState,
+    UpgradePolicy,
+)
 from nft_svc.progress import Progress
 from nft_svc.tables import audit_log, catalog, level_rules, types
 from nft_svc.tables import progress as progress_rows
@@ -105,6 +112,9 @@ def _columns(nft_type: NftType) -> dict[str, Any]:
         "image": nft_type.image,
         "onchain_policy": nft_type.onchain_policy.value,
         "token_standard": nft_type.token_standard.value,
+        "item_uri": nft_type.item_uri,
+        "attributes": nft_type.attributes,
+        "upgrade_policy": nft_type.upgrade_policy.value,
     }
 
 
@@ -134,6 +144,9 @@ def _type(row: RowMapping, levels: Sequence[LevelRule]) -> NftType:
         levels=tuple(levels),
         version=row["version"],
         state=TypeState(row["state"]),
+        item_uri=row["item_uri"],
+        attributes=tuple((trait, value) for trait, value in row["attributes"]),
+        upgrade_policy=UpgradePolicy(row["upgrade_policy"]),
     )
 
 

@@ -16,7 +16,7 @@ from nft_svc.tables import progress as progress_rows
 # Mint ids grow with time, so the greatest is the latest.
 _latest = (
     select(mint_queue.c.mint_id, mint_queue.c.state.label("mint_state"))
-    .where(mint_queue.c.nft_id == instances.c.nft_id)
+    .where(mint_queue.c.nft_id == instances.c.nft_id, mint_queue.c.kind == "MINT")
     .order_by(mint_queue.c.mint_id.desc())
     .limit(1)
     .lateral("latest")

@@ -1,25 +1,31 @@
 """What the NFT tests share: a migrated database, replicas on it, and rewards for them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import count
 from typing import Any
 
+from go2asia.gateway.v1 import minting_pb2
 from go2asia.nft.v1 import nft_pb2
 
 from devstack.postgres import Cluster
 from mesh.clock import new_id
 from mesh.db import Database
+from mesh.errors import MeshError
 from mesh.idempotency import Key
 from mesh.migrate import migrate
 from nft_svc.accrual import Grant, Reward
 from nft_svc.audit import Origin
+from nft_svc.cancelling import Cancelling
 from nft_svc.catalog import Catalog
+from nft_svc.convert_orders import Order
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
+from nft_svc.errors import MintHandedOver
 from nft_svc.fanout import FeedLimits
 from nft_svc.feed import Feed
+from nft_svc.handover import Handover
 from nft_svc.mint_requests import MintRequests
 from nft_svc.mints import Location, MintState, Report
 from nft_svc.reports import News, Reports
@@ -27,6 +33,7 @@ from nft_svc.resume import Target, TargetKind
 from nft_svc.reverts import Reverts
 from nft_svc.rewards import RewardRequest, Rewards
 from nft_svc.submissions import submission_queue
+from nft_svc.upgrading import Upgrading
 
 CONNECT = Origin("connect/connect", "r", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01")
 GATEWAY = Origin("gateway/gateway")
@@ -77,6 +84,54 @@ async def migrated(cluster: Cluster, make_database: Callable[[], str]) -> NftDat
     return nft
 
 
+class ShelfGateway:
+    """Takes orders and sends none until told to; calls off what was not sent."""
+
+    def __init__(self) -> None:
+        self.operations: dict[str, minting_pb2.Operation] = {}
+        self.called_off: set[str] = set()
+
+    async def submit_mints(
+        self, orders: Sequence[minting_pb2.MintOrder]
+    ) -> list[minting_pb2.Operation | MeshError]:
+        return [self._take(order) for order in orders]
+
+    async def submit(self, order: Order) -> minting_pb2.Operation:
+        return self._take(order)
+
+    async def cancel(self, mint_id: str) -> minting_pb2.Operation | None:
+        self.called_off.add(mint_id)
+        operation = self.operations.get(mint_id)
+        if operation is None or operation.state == minting_pb2.OPERATION_STATE_CANCELLED:
+            return operation
+        if operation.state != minting_pb2.OPERATION_STATE_QUEUED:
+            raise MintHandedOver(mint_id=mint_id)
+        operation.state = minting_pb2.OPERATION_STATE_CANCELLED
+        operation.version += 1
+        return operation
+
+    def send(self, mint_id: str) -> bool:
+        """Sends an order; False if it was called off."""
+        operation = self.operations[mint_id]
+        if operation.state != minting_pb2.OPERATION_STATE_QUEUED:
+            return False
+        operation.state = minting_pb2.OPERATION_STATE_SUBMITTED
+        operation.version += 1
+        return True
+
+    def _take(self, order: Order) -> minting_pb2.Operation:
+        off = order.mint_id in self.called_off
+        taken = minting_pb2.Operation(
+            operation_id=new_id(),
+            mint_id=order.mint_id,
+            version=1,
+            state=minting_pb2.OPERATION_STATE_CANCELLED
+            if off
+            else minting_pb2.OPERATION_STATE_QUEUED,
+        )
+        return self.operations.setdefault(order.mint_id, taken)
+
+
 @dataclass(frozen=True)
 class Replica:
     """One process's worth of the service, without its RPC edge."""
@@ -88,6 +143,8 @@ class Replica:
     feed: Feed
     requests: MintRequests
     reverts: Reverts
+    gateway: ShelfGateway
+    upgrading: Upgrading
 
 
 @asynccontextmanager
@@ -97,12 +154,18 @@ async def replica(nft: NftDatabase, limits: FeedLimits | None = None) -> AsyncIt
         enter = stack.enter_async_context
         database = await enter(Database(nft.app_url, application_name="nft-test"))
         feed = await enter(Feed(database, nft.app_url, limits or FeedLimits()))
-        reports = await enter(Reports(database, feed.announce))
+        reports = await enter(Reports(database, submission_queue(), feed.announce))
         catalog = Catalog(database)
         rewards = Rewards(database, catalog, submission_queue(), feed.announce)
-        requests = MintRequests(database, catalog, submission_queue(), feed.announce)
+        gateway = ShelfGateway()
+        cancelling = Cancelling(database, gateway, Handover(gateway, reports))
+        requests = MintRequests(database, catalog, submission_queue(), cancelling, feed.announce)
+        upgrading = Upgrading(database, catalog, submission_queue(), cancelling, feed.announce)
         reverts = Reverts(database, catalog, submission_queue(), feed.announce)
-        yield Replica(database, catalog, await enter(rewards), reports, feed, requests, reverts)
+        await enter(rewards)
+        yield Replica(
+            database, catalog, rewards, reports, feed, requests, reverts, gateway, upgrading
+        )
 
 
 def key(request_id: str | None = None, content: str = "") -> Key:

@@ -24,6 +24,7 @@ from mesh.clock import new_id
 from mesh.errors import MeshError, Unavailable
 from mesh.outbox import Backoff
 from nft_svc import convert
+from nft_svc.convert_orders import operation_report
 from nft_svc.fanout import FeedLimits
 from nft_svc.feed import entry
 from nft_svc.mints import STEPS, MintState, Verdict, follow, judge
@@ -153,7 +154,7 @@ async def test_a_watchers_fold_is_the_final_state(
             assert len(stored) == 1
             assert watcher.knowledge.mints == {mint.mint_id: convert.mint(mint) for mint in stored}
             last = gateway.walks[stored[0].mint_id][-1]
-            assert convert.operation_report(last).state == stored[0].state
+            assert operation_report(last).state == stored[0].state
             assert stored[0].operation_version == last.version
 
 
@@ -183,7 +184,7 @@ async def report_all(gateway: ScriptedGateway, replicas: Sequence[Replica], rand
     async def deliver(operation: minting_pb2.Operation) -> None:
         await asyncio.sleep(random.uniform(0, 1.5))
         running = random.choice(replicas)
-        news = News(convert.operation_report(operation), GATEWAY)
+        news = News(operation_report(operation), GATEWAY)
         if random.random() < 0.1:
             await report_slowly(running, news, random.uniform(0.1, 0.5))
         else:

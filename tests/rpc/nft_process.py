@@ -19,7 +19,7 @@ from devstack.certificates import Authority
 from devstack.ports import free_port
 from mesh.client import open_channel
 from mesh.clock import new_id
-from mesh.errors import InvalidArgument, Unavailable
+from mesh.errors import InvalidArgument, Kind, MeshError, NotFound, Unavailable
 from mesh.server import Registration
 from mesh.status import to_item_error
 
@@ -37,11 +37,21 @@ PLACE = nft_pb2.ItemLocation(
 Watch = nft_pb2.WatchMintStatusRequest
 
 
+class AlreadySent(MeshError, registered=False):
+    """The operation was sent."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "OPERATION_ALREADY_SENT"
+    domain = "gateway.go2asia"
+
+
 class MemoryGateway(minting_pb2_grpc.MintingServiceServicer):
     """Takes each order once; fails, refuses and overtakes itself as the test says."""
 
     def __init__(self) -> None:
         self.operations: dict[str, minting_pb2.Operation] = {}
+        self.called_off: set[str] = set()
+        self.sent: set[str] = set()
         self.outages = 0
         self.before_answering: Callable[[minting_pb2.Operation], Any] | None = None
 
@@ -59,6 +69,49 @@ class MemoryGateway(minting_pb2_grpc.MintingServiceServicer):
             results=[await self._take(order) for order in request.orders]
         )
 
+    async def UpdateItemContent(
+        self, request: minting_pb2.UpdateItemContentRequest, context: Any
+    ) -> minting_pb2.UpdateItemContentResponse:
+        if request.item_mint_id not in self.operations:
+            raise NotFound
+        operation = self.operations.setdefault(
+            request.request_id,
+            minting_pb2.Operation(
+                operation_id=new_id(),
+                request_id=request.request_id,
+                mint_id=request.mint_id,
+                item_mint_id=request.item_mint_id,
+                kind=minting_pb2.OPERATION_KIND_UPDATE_CONTENT,
+                state=minting_pb2.OPERATION_STATE_QUEUED,
+                version=1,
+                content=request.content,
+            ),
+        )
+        return minting_pb2.UpdateItemContentResponse(operation=operation)
+
+    async def CancelOperation(
+        self, request: minting_pb2.CancelOperationRequest, context: Any
+    ) -> minting_pb2.CancelOperationResponse:
+        named = request.operation_request_id
+        if named in self.sent:
+            raise AlreadySent(state="SUBMITTED")
+        self.called_off.add(named)
+        operation = self.operations.get(named)
+        if operation is None:
+            return minting_pb2.CancelOperationResponse()
+        if operation.state != minting_pb2.OPERATION_STATE_CANCELLED:
+            operation.state = minting_pb2.OPERATION_STATE_CANCELLED
+            operation.version += 1
+        return minting_pb2.CancelOperationResponse(operation=operation)
+
+    async def GetOperation(
+        self, request: minting_pb2.GetOperationRequest, context: Any
+    ) -> minting_pb2.GetOperationResponse:
+        for operation in self.operations.values():
+            if operation.operation_id == request.operation_id:
+                return minting_pb2.GetOperationResponse(operation=operation)
+        raise NotFound
+
     async def _take(self, order: minting_pb2.MintOrder) -> minting_pb2.SubmitMintResult:
         if order.user_id.startswith("refused"):
             error = InvalidArgument(field="orders[0].user_id")
@@ -70,7 +123,9 @@ class MemoryGateway(minting_pb2_grpc.MintingServiceServicer):
                 request_id=order.request_id,
                 mint_id=order.mint_id,
                 user_id=order.user_id,
-                state=minting_pb2.OPERATION_STATE_QUEUED,
+                state=minting_pb2.OPERATION_STATE_CANCELLED
+                if order.request_id in self.called_off
+                else minting_pb2.OPERATION_STATE_QUEUED,
                 version=1,
                 content=order.content,
             ),
@@ -94,6 +149,9 @@ class NftProcess:
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        self._process.kill()
+
     async def exit_code(self) -> int:
         return await self._process.wait()
 
@@ -112,8 +170,7 @@ class NftProcess:
             operation_id=operation_id,
             version=version,
             state=state,
-            location=PLACE,
-            **details,
+            **{"location": PLACE, **details},
         )
         async with self.channel("gateway/gateway") as channel:
             stub = callbacks_pb2_grpc.MintCallbackServiceStub(channel)

@@ -215,18 +215,41 @@ async def test_a_mint_that_would_fail_again_is_not_retried(rewards: Any, people:
     assert refused.value.metadata["failure_reason"] == "INVALID_ARGUMENT"
 
 
-async def test_what_the_gateway_has_or_may_have_cannot_be_called_off(
+async def test_what_was_sent_cannot_be_called_off(
     nft: NftProcess, gateway: tuple[MemoryGateway, str], rewards: Any, people: Any
 ) -> None:
-    ada, bob = a_user(), a_user()
+    ada = a_user()
     taken = (await rewards.ApplyReward(reward(ada))).outcome
     mint = await settled(people, taken.mint_id, lambda mint: bool(mint.operation_id))
+    gateway[0].sent.add(mint.mint_id)  # and its report is still on the way
+    with pytest.raises(MintHandedOver) as sent:
+        await people.CancelMint(call_off(ada, mint.mint_id))
+    assert sent.value.metadata == {"mint_id": mint.mint_id, "state": "SUBMITTED"}
+    await nft.report(mint.mint_id, mint.operation_id, 2, nft_pb2.MINT_STATE_SUBMITTED)
     with pytest.raises(MintHandedOver):
         await people.CancelMint(call_off(ada, mint.mint_id))
     await nft.report(mint.mint_id, mint.operation_id, 9, nft_pb2.MINT_STATE_FINALIZED)
     with pytest.raises(MintEnded) as ended:
         await people.CancelMint(call_off(ada, mint.mint_id))
     assert ended.value.metadata["state"] == "FINALIZED"
+
+
+async def test_what_the_gateway_has_not_sent_is_called_off_there(
+    gateway: tuple[MemoryGateway, str], rewards: Any, people: Any, operators: Any
+) -> None:
+    ada, bob = a_user(), a_user()
+    taken = (await rewards.ApplyReward(reward(ada))).outcome
+    mint = await settled(people, taken.mint_id, lambda mint: bool(mint.operation_id))
+    request = call_off(ada, mint.mint_id)
+    off = (await people.CancelMint(request)).mint
+    assert (off.state, off.operation_id) == (nft_pb2.MINT_STATE_CANCELLED, mint.operation_id)
+    assert (await people.CancelMint(request)).mint == off
+    assert (await people.CancelMint(call_off(ada, mint.mint_id))).mint == off
+    log = nft_pb2.ListAuditLogRequest(nft_id=mint.nft_id, action="mint.cancel")
+    (entry,) = (await operators.ListAuditLog(log)).entries
+    assert (entry.actor, entry.request_id) == ("bff/web", request.request_id)
+    anew = (await people.RequestMint(ask(ada, mint.nft_id))).mint
+    await settled(people, anew.mint_id, lambda mint: bool(mint.operation_id))
 
     answering, answer = asyncio.Event(), asyncio.Event()
 
@@ -239,12 +262,12 @@ async def test_what_the_gateway_has_or_may_have_cannot_be_called_off(
         under_way = (await rewards.ApplyReward(reward(bob))).outcome
         async with asyncio.timeout(10):
             await answering.wait()
-        with pytest.raises(MintHandedOver) as held:
-            await people.CancelMint(call_off(bob, under_way.mint_id))
+        off = (await people.CancelMint(call_off(bob, under_way.mint_id))).mint
     finally:
         gateway[0].before_answering = None
         answer.set()
-    assert held.value.metadata == {"mint_id": under_way.mint_id, "state": "QUEUED"}
+    assert off.state == nft_pb2.MINT_STATE_CANCELLED
+    assert gateway[0].operations[under_way.mint_id].state == nft_pb2.MINT_STATE_CANCELLED
 
 
 async def test_a_gift_is_taken_back_by_its_request_id(rewards: Any, people: Any) -> None:

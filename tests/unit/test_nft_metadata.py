@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from mesh.errors import InvalidArgument
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
-from nft_svc.errors import InvalidMetadataSchema, MetadataMismatch
-from nft_svc.metadata import check_metadata, check_schema, item_content
+from nft_svc.errors import InvalidMetadataSchema, MetadataMismatch, UnknownPlaceholder
+from nft_svc.metadata import check_metadata, check_schema, item_content, marked
+from nft_svc.templates import Subject
 
 TYPE = NftType(
     code="explorer",
@@ -20,6 +22,7 @@ TYPE = NftType(
     token_standard=TokenStandard.NFT,
     levels=(),
 )
+ITEM = Subject("m-1", "n-1", "explorer", 2)
 
 
 def level(metadata: dict[str, Any], number: int = 2) -> LevelRule:
@@ -28,15 +31,72 @@ def level(metadata: dict[str, Any], number: int = 2) -> LevelRule:
 
 def test_a_level_speaks_before_its_type() -> None:
     metadata = {"name": "Explorer II", "image": "ipfs://bafy/2.png"}
-    content = item_content(TYPE, level(metadata))
+    content = item_content(TYPE, level(metadata), ITEM)
     assert (content.name, content.description) == ("Explorer II", "Has seen much.")
     assert content.image == "ipfs://bafy/2.png"
 
 
 def test_attributes_begin_with_the_level() -> None:
     listed = [{"trait_type": "rarity", "value": "epic"}, {"trait_type": "power", "value": 7}]
-    content = item_content(TYPE, level({"attributes": listed}))
+    content = item_content(TYPE, level({"attributes": listed}), ITEM)
     assert content.attributes == (("level", "2"), ("rarity", "epic"), ("power", "7"))
+
+
+def test_templates_speak_of_the_item() -> None:
+    nft_type = replace(
+        TYPE,
+        image="https://img.example/{nft_type}/{level}.png",
+        item_uri="https://items.example/{mint_id}.json?badge={nft_id}",
+        attributes=(("edition", "{nft_type} of {level}"),),
+    )
+    listed = [{"trait_type": "proof", "value": "{nft_id}"}]
+    content = item_content(nft_type, level({"attributes": listed}), ITEM)
+    assert content.image == "https://img.example/explorer/2.png"
+    assert content.uri == "https://items.example/m-1.json?badge=n-1"
+    assert content.attributes == (("level", "2"), ("edition", "explorer of 2"), ("proof", "n-1"))
+    braces = replace(ITEM, nft_id="{level}")
+    assert item_content(nft_type, level({"attributes": listed}), braces).attributes[2] == (
+        "proof", "{level}",
+    ), "what a value holds is not filled in again"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "metadata", "field", "path"),
+    [
+        ({"image": "ipfs://x/{user_id}"}, {}, "nft_type.image", None),
+        ({"item_uri": "https://x/{}"}, {}, "nft_type.item_uri", None),
+        ({"attributes": (("a", "b"), ("c", "{0}"))}, {}, "nft_type.attributes[1].value", None),
+        ({}, {"image": "ipfs://{cid}"}, "nft_type.levels[1].metadata", "$.image"),
+        (
+            {},
+            {"attributes": [{"trait_type": "a", "value": "{level!r}"}]},
+            "nft_type.levels[1].metadata",
+            "$.attributes[0].value",
+        ),
+    ],
+)
+def test_a_word_in_braces_that_stands_for_nothing_is_refused(
+    changes: dict[str, Any], metadata: dict[str, Any], field: str, path: str | None
+) -> None:
+    with pytest.raises(UnknownPlaceholder) as refused:
+        item_content(replace(TYPE, **changes), level(metadata), ITEM)
+    assert (refused.value.field, refused.value.metadata.get("path")) == (field, path)
+
+
+def test_a_uri_that_nobody_can_open_is_refused() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        item_content(replace(TYPE, item_uri="ftp://x/{mint_id}"), level({}), ITEM)
+    assert refused.value.field == "nft_type.item_uri"
+
+
+def test_a_mark_is_on_chain_and_fits() -> None:
+    listed = [{"trait_type": f"t{number}", "value": number} for number in range(19)]
+    full = item_content(replace(TYPE, item_uri="https://x/1"), level({"attributes": listed}), ITEM)
+    assert (len(full.attributes), full.uri) == (20, "https://x/1")
+    over = marked(full)
+    assert (len(over.attributes), over.uri) == (20, "")
+    assert over.attributes[-1] == ("status", "revoked")
+    assert marked(over) == over
 
 
 @pytest.mark.parametrize(
@@ -58,7 +118,7 @@ def test_content_that_the_gateway_would_refuse_is_refused_here(
     metadata: dict[str, Any], path: str
 ) -> None:
     with pytest.raises(MetadataMismatch) as refused:
-        item_content(TYPE, level(metadata))
+        item_content(TYPE, level(metadata), ITEM)
     assert refused.value.metadata == {"level": "2", "path": path}
 
 

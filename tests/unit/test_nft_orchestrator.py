@@ -9,8 +9,10 @@ from go2asia.gateway.v1 import minting_pb2
 from mesh.db import Database
 from mesh.errors import Internal, MeshError, PermissionDenied, Unavailable
 from mesh.outbox import Claim, Retry
+from nft_svc.convert_orders import Order
 from nft_svc.orchestrator import Orchestrator
 from nft_svc.reports import Reports
+from nft_svc.submissions import submission_queue
 
 CLAIMS = [
     Claim(f"m{n}", "mint", b"", 1, "token", None, datetime(2026, 1, 1, tzinfo=UTC))
@@ -29,10 +31,13 @@ class FailingGateway:
     ) -> Sequence[minting_pb2.Operation | MeshError]:
         raise self._error
 
+    async def submit(self, order: Order) -> minting_pb2.Operation:
+        raise self._error
+
 
 def orchestrator(error: MeshError) -> Orchestrator:
     untouched = Database("postgresql+psycopg://nobody@localhost/nothing", application_name="test")
-    return Orchestrator(FailingGateway(error), Reports(untouched, lambda: None))
+    return Orchestrator(FailingGateway(error), Reports(untouched, submission_queue(), lambda: None))
 
 
 @pytest.mark.parametrize("error", [PermissionDenied(), Internal()])

@@ -59,6 +59,8 @@ class _TokenStandardEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenSt
     """Never stored; on create it means NFT."""
     TOKEN_STANDARD_NFT: _TokenStandard.ValueType  # 1
     """Transferable (TEP-62)."""
+    TOKEN_STANDARD_SBT: _TokenStandard.ValueType  # 2
+    """Soulbound (TEP-85)."""
 
 class TokenStandard(_TokenStandard, metaclass=_TokenStandardEnumTypeWrapper):
     """What kind of token an instance becomes on chain."""
@@ -67,7 +69,39 @@ TOKEN_STANDARD_UNSPECIFIED: TokenStandard.ValueType  # 0
 """Never stored; on create it means NFT."""
 TOKEN_STANDARD_NFT: TokenStandard.ValueType  # 1
 """Transferable (TEP-62)."""
+TOKEN_STANDARD_SBT: TokenStandard.ValueType  # 2
+"""Soulbound (TEP-85)."""
 Global___TokenStandard: _TypeAlias = TokenStandard  # noqa: Y015
+
+class _UpgradePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpgradePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpgradePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPGRADE_POLICY_UNSPECIFIED: _UpgradePolicy.ValueType  # 0
+    """Never stored; on create it means UPDATE_CONTENT."""
+    UPGRADE_POLICY_UPDATE_CONTENT: _UpgradePolicy.ValueType  # 1
+    """There is one item, and its content is changed to that of the level, up or down."""
+    UPGRADE_POLICY_NEW_ITEM: _UpgradePolicy.ValueType  # 2
+    """Each level is an item of its own, minted where the on-chain policy says so. The items of levels
+    that were lost are taken back until they are reached again.
+    """
+
+class UpgradePolicy(_UpgradePolicy, metaclass=_UpgradePolicyEnumTypeWrapper):
+    """How an instance that is on chain follows its level. Only a change of level is followed; a changed
+    definition shows with the next one.
+    """
+
+UPGRADE_POLICY_UNSPECIFIED: UpgradePolicy.ValueType  # 0
+"""Never stored; on create it means UPDATE_CONTENT."""
+UPGRADE_POLICY_UPDATE_CONTENT: UpgradePolicy.ValueType  # 1
+"""There is one item, and its content is changed to that of the level, up or down."""
+UPGRADE_POLICY_NEW_ITEM: UpgradePolicy.ValueType  # 2
+"""Each level is an item of its own, minted where the on-chain policy says so. The items of levels
+that were lost are taken back until they are reached again.
+"""
+Global___UpgradePolicy: _TypeAlias = UpgradePolicy  # noqa: Y015
 
 @_typing.final
 class NftType(_message.Message):
@@ -110,6 +144,9 @@ class NftType(_message.Message):
     ONCHAIN_POLICY_FIELD_NUMBER: _builtins.int
     TOKEN_STANDARD_FIELD_NUMBER: _builtins.int
     LEVELS_FIELD_NUMBER: _builtins.int
+    ITEM_URI_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    UPGRADE_POLICY_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """Chosen by the author, stable for ever, e.g. `explorer`."""
     etag: _builtins.str
@@ -123,11 +160,20 @@ class NftType(_message.Message):
     description: _builtins.str
     """For people."""
     image: _builtins.str
-    """Image of instances whose level names none: an https or ipfs URI."""
+    """Image of instances whose level names none: an https or ipfs URI. A template, like the images and
+    the values of attributes in the metadata of levels: `{mint_id}`, `{nft_id}`, `{nft_type}` and
+    `{level}` stand for those of the item. Any other word in braces is UNKNOWN_PLACEHOLDER.
+    """
     onchain_policy: Global___OnchainPolicy.ValueType
     """When instances go on chain."""
     token_standard: Global___TokenStandard.ValueType
     """What they become there."""
+    item_uri: _builtins.str
+    """Off-chain content (TEP-64): a template of the https or ipfs URI of a JSON document that its author
+    hosts. The item then carries the URI alone. Empty for content on chain.
+    """
+    upgrade_policy: Global___UpgradePolicy.ValueType
+    """How an instance that is on chain follows its level."""
     @_builtins.property
     def counters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Counters that this type has."""
@@ -139,6 +185,10 @@ class NftType(_message.Message):
     @_builtins.property
     def levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelRule]:
         """Levels, numbered 1, 2, 3, … without a gap; each needs at least what the one before needs."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeTemplate]:
+        """Attributes of the items of all levels, before those of the level."""
 
     def __init__(
         self,
@@ -155,14 +205,43 @@ class NftType(_message.Message):
         onchain_policy: Global___OnchainPolicy.ValueType = ...,
         token_standard: Global___TokenStandard.ValueType = ...,
         levels: _abc.Iterable[Global___LevelRule] | None = ...,
+        item_uri: _builtins.str = ...,
+        attributes: _abc.Iterable[Global___AttributeTemplate] | None = ...,
+        upgrade_policy: Global___UpgradePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata_schema", b"metadata_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "counters", b"counters", "description", b"description", "display_name", b"display_name", "etag", b"etag", "image", b"image", "levels", b"levels", "metadata_schema", b"metadata_schema", "onchain_policy", b"onchain_policy", "state", b"state", "token_standard", b"token_standard", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "code", b"code", "counters", b"counters", "description", b"description", "display_name", b"display_name", "etag", b"etag", "image", b"image", "item_uri", b"item_uri", "levels", b"levels", "metadata_schema", b"metadata_schema", "onchain_policy", b"onchain_policy", "state", b"state", "token_standard", b"token_standard", "upgrade_policy", b"upgrade_policy", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NftType: _TypeAlias = NftType  # noqa: Y015
+
+@_typing.final
+class AttributeTemplate(_message.Message):
+    """An attribute of items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIT_TYPE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    trait_type: _builtins.str
+    """What it tells; `level` is there already."""
+    value: _builtins.str
+    """A template of its value."""
+    def __init__(
+        self,
+        *,
+        trait_type: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trait_type", b"trait_type", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeTemplate: _TypeAlias = AttributeTemplate  # noqa: Y015
 
 @_typing.final
 class LevelRule(_message.Message):

@@ -71,11 +71,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `mint_id`, `state`, `failure_reason`.
     """
     ERROR_REASON_MINT_HANDED_OVER: _ErrorReason.ValueType  # 21
-    """FAILED_PRECONDITION: the Gateway has the mint, or may have it. Metadata: `mint_id`, `state`."""
+    """FAILED_PRECONDITION: the Gateway has sent the mint, or may have. Metadata: `mint_id`, `state`."""
     ERROR_REASON_MINT_ENDED: _ErrorReason.ValueType  # 22
-    """FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
+    """FAILED_PRECONDITION: the mint is FINALIZED or FAILED. Metadata: `mint_id`, `state`."""
     ERROR_REASON_LEVEL_TAKEN_BACK: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
+    ERROR_REASON_RECONCILIATION_NOT_FOUND: _ErrorReason.ValueType  # 24
+    """NOT_FOUND: no run has this id, or there was none yet. Metadata: `reconciliation_id`."""
+    ERROR_REASON_RECONCILIATION_RUNNING: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION: a run is at work; one at a time. Metadata: `reconciliation_id`."""
+    ERROR_REASON_CHANGE_NOT_CANCELLABLE: _ErrorReason.ValueType  # 26
+    """FAILED_PRECONDITION: it changes an item as the record demands. Metadata: `mint_id`, `kind`."""
+    ERROR_REASON_UNKNOWN_PLACEHOLDER: _ErrorReason.ValueType  # 27
+    """INVALID_ARGUMENT: a template has a word in braces that stands for nothing. Metadata:
+    `placeholder`, and `path` within a level's metadata.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the NFT service; domain `nft.go2asia`. On the wire the name without the prefix."""
@@ -129,9 +139,19 @@ ERROR_REASON_MINT_NOT_RETRYABLE: ErrorReason.ValueType  # 20
 Metadata: `mint_id`, `state`, `failure_reason`.
 """
 ERROR_REASON_MINT_HANDED_OVER: ErrorReason.ValueType  # 21
-"""FAILED_PRECONDITION: the Gateway has the mint, or may have it. Metadata: `mint_id`, `state`."""
+"""FAILED_PRECONDITION: the Gateway has sent the mint, or may have. Metadata: `mint_id`, `state`."""
 ERROR_REASON_MINT_ENDED: ErrorReason.ValueType  # 22
-"""FAILED_PRECONDITION: the mint is FINALIZED, FAILED or CANCELLED. Metadata: `mint_id`, `state`."""
+"""FAILED_PRECONDITION: the mint is FINALIZED or FAILED. Metadata: `mint_id`, `state`."""
 ERROR_REASON_LEVEL_TAKEN_BACK: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: what the instance was earned with was taken back. Metadata: `nft_id`."""
+ERROR_REASON_RECONCILIATION_NOT_FOUND: ErrorReason.ValueType  # 24
+"""NOT_FOUND: no run has this id, or there was none yet. Metadata: `reconciliation_id`."""
+ERROR_REASON_RECONCILIATION_RUNNING: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION: a run is at work; one at a time. Metadata: `reconciliation_id`."""
+ERROR_REASON_CHANGE_NOT_CANCELLABLE: ErrorReason.ValueType  # 26
+"""FAILED_PRECONDITION: it changes an item as the record demands. Metadata: `mint_id`, `kind`."""
+ERROR_REASON_UNKNOWN_PLACEHOLDER: ErrorReason.ValueType  # 27
+"""INVALID_ARGUMENT: a template has a word in braces that stands for nothing. Metadata:
+`placeholder`, and `path` within a level's metadata.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from go2asia.nft.v1 import catalog_pb2 as _catalog_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -73,6 +74,42 @@ MINT_STATE_CANCELLED: MintState.ValueType  # 8
 """Called off before it was sent."""
 Global___MintState: _TypeAlias = MintState  # noqa: Y015
 
+class _MintKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MintKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MintKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MINT_KIND_UNSPECIFIED: _MintKind.ValueType  # 0
+    """Never stored."""
+    MINT_KIND_MINT: _MintKind.ValueType  # 1
+    """Brings an item on chain."""
+    MINT_KIND_UPDATE: _MintKind.ValueType  # 2
+    """Changes what the item of an earlier mint says, because the level did: MINTED is then the state
+    in which the item says so. An NFT whose level was taken back keeps what it said, on chain, with
+    the attribute `status` of value `revoked`.
+    """
+    MINT_KIND_REVOKE: _MintKind.ValueType  # 3
+    """Revokes the soulbound item of an earlier mint, because its level was taken back."""
+
+class MintKind(_MintKind, metaclass=_MintKindEnumTypeWrapper):
+    """What a mint does. A change of an item is a mint of its own: it has an id and the same states, it is
+    reported and watched alike, and at most one mint of an instance is under way.
+    """
+
+MINT_KIND_UNSPECIFIED: MintKind.ValueType  # 0
+"""Never stored."""
+MINT_KIND_MINT: MintKind.ValueType  # 1
+"""Brings an item on chain."""
+MINT_KIND_UPDATE: MintKind.ValueType  # 2
+"""Changes what the item of an earlier mint says, because the level did: MINTED is then the state
+in which the item says so. An NFT whose level was taken back keeps what it said, on chain, with
+the attribute `status` of value `revoked`.
+"""
+MINT_KIND_REVOKE: MintKind.ValueType  # 3
+"""Revokes the soulbound item of an earlier mint, because its level was taken back."""
+Global___MintKind: _TypeAlias = MintKind  # noqa: Y015
+
 @_typing.final
 class Nft(_message.Message):
     """A badge that a user has: the off-chain record, which is the truth about reputation."""
@@ -97,7 +134,7 @@ class Nft(_message.Message):
     level: _builtins.int
     """Its level, from 1; 0 when all that it was earned with was taken back."""
     mint_id: _builtins.str
-    """Its latest mint, if it has one."""
+    """Its latest mint, if it has one, changes of items aside."""
     mint_state: Global___MintState.ValueType
     """State of that mint."""
     @_builtins.property
@@ -135,7 +172,7 @@ Global___Nft: _TypeAlias = Nft  # noqa: Y015
 
 @_typing.final
 class Mint(_message.Message):
-    """One minting of one instance."""
+    """One minting of one instance, or one change of its item."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -153,6 +190,11 @@ class Mint(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
+    PRESENT_OWNER_ADDRESS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ITEM_MINT_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_STANDARD_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     mint_id: _builtins.str
     """UUIDv7."""
     nft_id: _builtins.str
@@ -173,6 +215,18 @@ class Mint(_message.Message):
     """True if a new attempt could succeed."""
     retry_of: _builtins.str
     """The failed mint that this one retries; empty for a first one."""
+    present_owner_address: _builtins.str
+    """Who owns the item, as a reconciliation saw it last; empty while it saw none but the one that it
+    was minted to (`location.owner_address`).
+    """
+    kind: Global___MintKind.ValueType
+    """What it does."""
+    item_mint_id: _builtins.str
+    """The mint whose item it changes; empty for a mint."""
+    token_standard: _catalog_pb2.TokenStandard.ValueType
+    """What the item is."""
+    level: _builtins.int
+    """The level that the item stands for afterwards; 0 if it was taken back."""
     @_builtins.property
     def content(self) -> Global___ItemContent:
         """What is written on chain, frozen when the mint was queued."""
@@ -206,10 +260,15 @@ class Mint(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         retry_of: _builtins.str = ...,
+        present_owner_address: _builtins.str = ...,
+        kind: Global___MintKind.ValueType = ...,
+        item_mint_id: _builtins.str = ...,
+        token_standard: _catalog_pb2.TokenStandard.ValueType = ...,
+        level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "location", b"location", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "failure_reason", b"failure_reason", "location", b"location", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "operation_id", b"operation_id", "retry_of", b"retry_of", "retryable", b"retryable", "state", b"state", "update_time", b"update_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time", "failure_reason", b"failure_reason", "item_mint_id", b"item_mint_id", "kind", b"kind", "level", b"level", "location", b"location", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "operation_id", b"operation_id", "present_owner_address", b"present_owner_address", "retry_of", b"retry_of", "retryable", b"retryable", "state", b"state", "token_standard", b"token_standard", "update_time", b"update_time", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -225,12 +284,15 @@ class ItemContent(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name for people."""
     description: _builtins.str
     """Description for people."""
     image: _builtins.str
     """Image URI."""
+    uri: _builtins.str
+    """Where its content lies instead, off chain; the rest is then not written on chain."""
     @_builtins.property
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemAttribute]:
         """Further attributes, in order."""
@@ -242,10 +304,11 @@ class ItemContent(_message.Message):
         description: _builtins.str = ...,
         image: _builtins.str = ...,
         attributes: _abc.Iterable[Global___ItemAttribute] | None = ...,
+        uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "description", b"description", "image", b"image", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "description", b"description", "image", b"image", "name", b"name", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -142,7 +142,9 @@ class NftServiceServicer:
         """Queues the mint of an instance that its user asks to have on chain, with the content of its
         present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
         instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
-        without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+        without a mint or change under way or an item that stands for its level (else MINT_EXISTS): a
+        revoked item stands for nothing, and under UPGRADE_POLICY_NEW_ITEM an item stands for its own
+        level only. An archived type is minted still.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,16 +154,18 @@ class NftServiceServicer:
         """Queues another mint of the instance of one that is FAILED and retryable (else
         MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
         for ever that of one mint id, and with the content of the instance's present level. What
-        RequestMint refuses is refused here as well.
+        RequestMint refuses is refused here as well. A failed change of an item is retried likewise, as
+        the change that is due now; MINT_NOT_RETRYABLE if none is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelMint(self, request, context):
-        """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-        Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-        a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+        """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+        the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+        FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+        be minted anew. Changes of an item follow the record: they are CHANGE_NOT_CANCELLABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,18 +49,22 @@ class NftServiceStub:
     """Queues the mint of an instance that its user asks to have on chain, with the content of its
     present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
     instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
-    without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+    without a mint or change under way or an item that stands for its level (else MINT_EXISTS): a
+    revoked item stands for nothing, and under UPGRADE_POLICY_NEW_ITEM an item stands for its own
+    level only. An archived type is minted still.
     """
     RetryMint: _grpc.UnaryUnaryMultiCallable[_nft_pb2.RetryMintRequest, _nft_pb2.RetryMintResponse]
     """Queues another mint of the instance of one that is FAILED and retryable (else
     MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
     for ever that of one mint id, and with the content of the instance's present level. What
-    RequestMint refuses is refused here as well.
+    RequestMint refuses is refused here as well. A failed change of an item is retried likewise, as
+    the change that is due now; MINT_NOT_RETRYABLE if none is.
     """
     CancelMint: _grpc.UnaryUnaryMultiCallable[_nft_pb2.CancelMintRequest, _nft_pb2.CancelMintResponse]
-    """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-    Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-    a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+    """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+    the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+    FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+    be minted anew. Changes of an item follow the record: they are CHANGE_NOT_CANCELLABLE.
     """
     ListAuditLog: _grpc.UnaryUnaryMultiCallable[_nft_pb2.ListAuditLogRequest, _nft_pb2.ListAuditLogResponse]
     """Lists what was changed, by whom and on whose request, the newest first."""
@@ -91,18 +95,22 @@ class NftServiceAsyncStub(NftServiceStub):
     """Queues the mint of an instance that its user asks to have on chain, with the content of its
     present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
     instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
-    without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+    without a mint or change under way or an item that stands for its level (else MINT_EXISTS): a
+    revoked item stands for nothing, and under UPGRADE_POLICY_NEW_ITEM an item stands for its own
+    level only. An archived type is minted still.
     """
     RetryMint: _aio.UnaryUnaryMultiCallable[_nft_pb2.RetryMintRequest, _nft_pb2.RetryMintResponse]  # type: ignore[assignment]
     """Queues another mint of the instance of one that is FAILED and retryable (else
     MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
     for ever that of one mint id, and with the content of the instance's present level. What
-    RequestMint refuses is refused here as well.
+    RequestMint refuses is refused here as well. A failed change of an item is retried likewise, as
+    the change that is due now; MINT_NOT_RETRYABLE if none is.
     """
     CancelMint: _aio.UnaryUnaryMultiCallable[_nft_pb2.CancelMintRequest, _nft_pb2.CancelMintResponse]  # type: ignore[assignment]
-    """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-    Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-    a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+    """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+    the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+    FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+    be minted anew. Changes of an item follow the record: they are CHANGE_NOT_CANCELLABLE.
     """
     ListAuditLog: _aio.UnaryUnaryMultiCallable[_nft_pb2.ListAuditLogRequest, _nft_pb2.ListAuditLogResponse]  # type: ignore[assignment]
     """Lists what was changed, by whom and on whose request, the newest first."""
@@ -172,7 +180,9 @@ class NftServiceServicer(metaclass=_abc_1.ABCMeta):
         """Queues the mint of an instance that its user asks to have on chain, with the content of its
         present level. The type's policy must be ON_REQUEST or AUTO (else MINTING_NOT_OFFERED), the
         instance the user's own (else NOT_THE_OWNER), at a level above 0 (else LEVEL_TAKEN_BACK), and
-        without a mint that is alive or finalised (else MINT_EXISTS). An archived type is minted still.
+        without a mint or change under way or an item that stands for its level (else MINT_EXISTS): a
+        revoked item stands for nothing, and under UPGRADE_POLICY_NEW_ITEM an item stands for its own
+        level only. An archived type is minted still.
         """
 
     @_abc_1.abstractmethod
@@ -184,7 +194,8 @@ class NftServiceServicer(metaclass=_abc_1.ABCMeta):
         """Queues another mint of the instance of one that is FAILED and retryable (else
         MINT_NOT_RETRYABLE). It is a mint of its own, with a new id, since an order of the Gateway is
         for ever that of one mint id, and with the content of the instance's present level. What
-        RequestMint refuses is refused here as well.
+        RequestMint refuses is refused here as well. A failed change of an item is retried likewise, as
+        the change that is due now; MINT_NOT_RETRYABLE if none is.
         """
 
     @_abc_1.abstractmethod
@@ -193,9 +204,10 @@ class NftServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _nft_pb2.CancelMintRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_nft_pb2.CancelMintResponse, _abc.Awaitable[_nft_pb2.CancelMintResponse]]:
-        """Calls a mint off while it is in NFT's own queue and no attempt was made to hand it to the
-        Gateway. After the first attempt, also one whose answer was lost, it is MINT_HANDED_OVER;
-        a mint that is FINALIZED, FAILED or CANCELLED is MINT_ENDED. The instance may be minted anew.
+        """Calls a mint off that was not yet sent to the chain: in NFT's own queue, or at the Gateway, or on
+        the way between the two. One that was sent, or may have been, is MINT_HANDED_OVER; one that is
+        FINALIZED or FAILED is MINT_ENDED; one that is CANCELLED is answered as it is. The instance may
+        be minted anew. Changes of an item follow the record: they are CHANGE_NOT_CANCELLABLE.
         """
 
     @_abc_1.abstractmethod

@@ -358,7 +358,7 @@ class RevertOutcome(_message.Message):
     level_lowered: _builtins.bool
     """True if the level went down."""
     cancelled_mint_id: _builtins.str
-    """The mint that was called off, if one was."""
+    """The mint that was called off, if one was at once; one at the Gateway is called off a moment later."""
     def __init__(
         self,
         *,

@@ -90,8 +90,12 @@ class RewardServiceServicer:
 
         The counter goes down by the increment, and the level to the highest one whose thresholds, as
         they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
-        back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
-        nobody has tried to hand over is called off; one under way goes on.
+        back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that was
+        not yet sent is called off.
+
+        What is on chain, or will be, follows: an item of a level that is held still is changed to it;
+        an item without a level is revoked if it is soulbound, and marked if it is transferable, since
+        nobody can take it from its owner (MINT_KIND_REVOKE, MINT_KIND_UPDATE).
 
         A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
         """
