@@ -7,9 +7,11 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from go2asia.gateway.v1 import chain_pb2, errors_pb2, minting_pb2, wallets_pb2
+from pytoniq_core.boc.address import Address
 
 from chain_gateway import errors
 from chain_gateway.errors import (
+    ChainUnavailable,
     ChallengeInvalid,
     ContentTooLarge,
     InvalidAddress,
@@ -22,6 +24,8 @@ from chain_gateway.errors import (
     TransferLimitReached,
     WalletNotLinked,
 )
+from chain_gateway.reading import read_item
+from chain_gateway.ton import Block, Chain
 from devstack.postgres import Cluster
 from mesh.errors import (
     InvalidArgument,
@@ -54,6 +58,8 @@ async def callers(stage: Stage) -> AsyncIterator[Callers]:
     async with recording(stage), calling(stage) as callers:
         yield callers
 
+
+MAINNET = "F6OpKZKqvqeFp6CQmFomXNMfMj2EnaUSOXN+Mh+wVWk="  # root hash of its zero state
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -270,12 +276,51 @@ async def test_a_proof_that_does_not_hold_is_refused_and_spends_nothing(callers:
     assert linked.wallet.address == wallet.address
 
 
+async def test_oversized_content_is_refused_with_its_measure(callers: Callers) -> None:
+    [order] = orders("khoa", 1)
+    order.content.attributes.extend(
+        minting_pb2.Attribute(trait_type=f"t{number}", value="字" * 256) for number in range(19)
+    )
+    with pytest.raises(ContentTooLarge) as caught:
+        await callers.minting.SubmitMint(minting_pb2.SubmitMintRequest(order=order))
+    assert caught.value.field == "content"
+    assert int(caught.value.metadata["actual"]) > int(caught.value.metadata["limit"])
+
+
+async def test_a_collection_that_we_do_not_have_is_refused(callers: Callers) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await callers.chain.ListCollectionItems(
+            chain_pb2.ListCollectionItemsRequest(standard=99)  # type: ignore[arg-type]
+        )
+    assert caught.value.field == "standard"
+
+
 async def test_what_is_no_item_is_not_found(stage: Stage, callers: Callers) -> None:
     async def item(address: str) -> None:
         await callers.chain.GetNftItem(chain_pb2.GetNftItemRequest(item_address=address))
 
-    with pytest.raises(InvalidAddress):
-        await item("no address")
-    for address in ("0:" + "00" * 32, stage.collection().address):
-        with pytest.raises(ItemNotFound):
-            await item(address)
+    async def burn(address: str) -> None:
+        await callers.chain.VerifyBurn(chain_pb2.VerifyBurnRequest(item_address=address))
+
+    account = "00" * 32
+    mistyped = "EQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAM8c"  # its checksum is another
+    for ask in (item, burn):
+        for address in ("no address", f"0:{account}00", mistyped, f"-1:{account}", f"7:{account}"):
+            with pytest.raises(InvalidAddress) as caught:
+                await ask(address)
+            assert caught.value.field == "item_address"
+            assert caught.value.metadata["address"] == address
+        for address in (f"0:{account}", stage.collection().address):
+            with pytest.raises(ItemNotFound):
+                await ask(address)
+
+
+@pytest.mark.parametrize(("root_hash", "refused"), [(MAINNET, True), ("else", False)])
+async def test_an_address_of_a_test_network_means_nothing_on_mainnet(
+    root_hash: str, refused: bool
+) -> None:
+    chain = Chain({"liteservers": [], "validator": {"zero_state": {"root_hash": root_hash}}}, 1)
+    block = Block(1, b"", 0, None)
+    address = Address("0:" + "12" * 32).to_str(is_test_only=True)
+    with pytest.raises(InvalidAddress if refused else ChainUnavailable):
+        await read_item(chain, address, block)
