@@ -6,6 +6,7 @@ RULES ?= examples/rules.yaml
 BADGES ?= examples/badges.yaml
 TESTS ?= tests
 ENTRIES ?= 10000000
+ACCOUNTS ?= 100000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up status test lint format proto proto-check bench-ledger lock clean
+.PHONY: help setup demo up status test lint format proto proto-check bench-ledger bench-gateway lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +71,9 @@ proto-check: $(READY) ## check that gen/ is current and nothing breaks the contr
 
 bench-ledger: $(READY) ## measure the ledger (ENTRIES= older entries to load first)
 	@python -m bench.ledger --entries $(ENTRIES)
+
+bench-gateway: $(READY) ## measure minting and the devnet (ACCOUNTS= on the devnet)
+	@python -m bench.gateway --accounts $(ACCOUNTS)
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock

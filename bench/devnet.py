@@ -1,26 +1,20 @@
 """What the local TON network can do: transactions a second, memory a transaction, restart.
 
-    python bench/devnet.py [--accounts 100000]
-
 One highload wallet pays every account once, 250 in a message, so that each account costs a
-transaction; the messages are signed beforehand. Prints a JSON list of measurements.
+transaction; the messages are signed beforehand. Part of `make bench-gateway`.
 """
 
-import argparse
 import asyncio
-import json
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nacl.signing import SigningKey
 from pytoniq import HighloadWalletV3, LiteClient
 from pytoniq_core import Address, Cell
 from pytoniq_core.tlb.transaction import ExternalMsgInfo, MessageAny
 
+from bench.measure import Figure
 from ton_devnet.faucet import genesis_account
 from ton_devnet.testing import Devnet
 
@@ -92,7 +86,8 @@ async def send(net: Devnet, messages: Sequence[bytes]) -> None:
         await client.close()
 
 
-async def measured(folder: Path, accounts: int) -> list[dict[str, Any]]:
+async def measured(folder: Path, accounts: int) -> list[Figure]:
+    """Pays so many accounts on a new network, then kills it and starts it again."""
     async with Devnet(folder) as net:
         key = net.folder.existing_key("faucet")
         address, _ = genesis_account(key, 0)
@@ -110,35 +105,7 @@ async def measured(folder: Path, accounts: int) -> list[dict[str, Any]]:
         await net.start()
         restart = time.perf_counter() - started
     return [
-        _result("devnet.tx_per_s", transactions / seconds, "tx/s", None, "higher"),
-        _result("devnet.bytes_per_tx", memory / transactions, "B", 2048, "lower"),
-        _result("devnet.restart_s_100k", restart, "s", 2, "lower"),
+        Figure("devnet.tx_per_s", round(transactions / seconds), "tx/s", None, None, 500, "higher"),
+        Figure("devnet.bytes_per_tx", round(memory / transactions), "B", None, None, 2048, "lower"),
+        Figure("devnet.restart_s_100k", round(restart, 2), "s", None, None, 2, "lower"),
     ]
-
-
-def _result(name: str, value: float, unit: str, goal: float | None, better: str) -> dict[str, Any]:
-    ratio = None if goal is None else round(value / goal, 3)
-    return {
-        "name": name,
-        "value": round(value, 2),
-        "unit": unit,
-        "baseline": None,
-        "ratio": ratio,
-        "goal": goal,
-        "better": better,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--accounts", type=int, default=100_000, help="(default %(default)s)")
-    accounts = parser.parse_args().accounts
-    if accounts < 2 * WARM_UP * PAID_TOGETHER:
-        parser.error(f"--accounts: give {2 * WARM_UP * PAID_TOGETHER} or more")
-    with tempfile.TemporaryDirectory() as folder:
-        json.dump(asyncio.run(measured(Path(folder) / "ton", accounts)), sys.stdout, indent=2)
-    print()
-
-
-if __name__ == "__main__":
-    main()

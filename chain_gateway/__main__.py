@@ -1,11 +1,13 @@
 """Starts the Chain Gateway: `python -m chain_gateway`, configured by GATEWAY_* variables.
 
 `python -m chain_gateway address` prints the minting wallets' addresses, `… setup` deploys the
-wallets and the collections; neither needs a database.
+wallets and the collections, `… doctor` says what keeps them from minting; none needs a database.
 """
 
+import logging
 import sys
 
+import structlog
 from go2asia.gateway.v1 import (
     chain_pb2,
     chain_pb2_grpc,
@@ -18,6 +20,7 @@ from go2asia.gateway.v1 import (
 from chain_gateway.composition import Gateway, further_wallets, minting_wallet
 from chain_gateway.config import ChainSettings, GatewaySettings
 from chain_gateway.convert import Household
+from chain_gateway.doctor import Verdict, examine
 from chain_gateway.servicer import ChainServicer, MintingServicer, WalletLinkServicer
 from chain_gateway.setup import set_up
 from chain_gateway.ton import Chain
@@ -44,6 +47,7 @@ async def main() -> None:
                 settings.reserve,
                 settings.dry_run,
             ),
+            settings.finality_blocks,
         )
         links = WalletLinkServicer(gateway.links)
         await serve(
@@ -78,6 +82,18 @@ async def setup() -> None:
         await set_up(chain, wallet, collections, print, minters=minters)
 
 
+async def doctor() -> None:
+    """Says what is well and what is not; ends with 1 if there is a problem."""
+    # What it finds is said in its own words.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    verdicts = []
+    async for finding in examine():
+        print(finding, flush=True)
+        verdicts.append(finding.verdict)
+    if Verdict.PROBLEM in verdicts:
+        sys.exit(1)
+
+
 def command(arguments: list[str]) -> None:
     """What the command line asks for."""
     match arguments:
@@ -85,12 +101,14 @@ def command(arguments: list[str]) -> None:
             run(main())
         case ["setup"]:
             run(setup())
+        case ["doctor"]:
+            run(doctor())
         case ["address"]:
             settings = ChainSettings()
             for wallet in (minting_wallet(settings)[0], *further_wallets(settings)):
                 print(wallet.address)
         case _:
-            raise ConfigurationError("usage: python -m chain_gateway [address | setup]")
+            raise ConfigurationError("usage: python -m chain_gateway [address | setup | doctor]")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ EMPTY: Cell = Cell.empty()
 _BOUNCEABLE, _PLAIN = 0x18, 0x10
 # No extra currencies, no ihr_fee, no fwd_fee, created_lt, created_at: 1 + 4 + 4 + 64 + 32 bits.
 _ZEROS = 105
+_ACCOUNT_BYTES = 32
 
 
 def build() -> Builder:
@@ -36,9 +37,12 @@ def read(cell: Cell) -> Slice:
 def parse(address: str) -> Address:
     """A raw or user-friendly address as the library's; raises ValueError for anything else."""
     try:
-        return Address(address)
+        parsed = Address(address)
     except Exception as error:  # the library raises whatever the text makes it raise
         raise ValueError(f"{address!r} is no TON address") from error
+    if len(parsed.hash_part) != _ACCOUNT_BYTES:
+        raise ValueError(f"{address!r} is no TON address")
+    return parsed
 
 
 def raw(address: Address) -> str:

@@ -8,6 +8,7 @@ from go2asia.gateway.v1 import chain_pb2, minting_pb2, wallets_pb2
 from go2asia.nft.v1 import callbacks_pb2, nft_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from chain_gateway.burning import Burn
 from chain_gateway.items import Collections, runway
 from chain_gateway.operations import (
     Content,
@@ -42,7 +43,7 @@ class Household:
 
 def mint(message: minting_pb2.MintOrder) -> Order:
     """A mint that a caller asks for."""
-    standard = Standard(message.standard) if message.standard else Standard.NFT
+    standard = item_standard(message.standard)
     task = Mint(_content(message.content), standard)
     return Order(message.request_id, message.mint_id.lower(), message.user_id, task)
 
@@ -146,9 +147,14 @@ def wallet(link: Link) -> wallets_pb2.LinkedWallet:
     return message
 
 
+def item_standard(value: minting_pb2.ItemStandard.ValueType) -> Standard:
+    """The standard that is meant; unspecified means NFT."""
+    return Standard(value) if value else Standard.NFT
+
+
 def item(found: Item) -> chain_pb2.NftItem:
     """An item as the chain has it."""
-    return chain_pb2.NftItem(
+    message = chain_pb2.NftItem(
         item_address=found.address,
         initialised=found.initialised,
         item_index=found.index,
@@ -156,6 +162,23 @@ def item(found: Item) -> chain_pb2.NftItem:
         owner_address=found.owner,
         content=found.content,
         masterchain_seqno=found.masterchain_seqno,
+        standard=minting_pb2.ItemStandard.ValueType(found.standard),
+    )
+    if found.revoked_at:
+        message.revoke_time.CopyFrom(_timestamp(found.revoked_at))
+    return message
+
+
+def burn(found: Burn | None) -> chain_pb2.VerifyBurnResponse:
+    """The end of an item, or that it has not come."""
+    if found is None:
+        return chain_pb2.VerifyBurnResponse(burnt=False)
+    return chain_pb2.VerifyBurnResponse(
+        burnt=True,
+        burn_time=_timestamp(found.time),
+        transaction_lt=found.lt,
+        transaction_hash=found.hash,
+        burner_address=found.burner,
     )
 
 

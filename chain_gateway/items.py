@@ -47,8 +47,12 @@ def _code(name: str) -> Cell:
 
 
 _ITEM_CODES = {Standard.NFT: _code("item"), Standard.SBT: _code("sbt")}
-ITEM_CODE_HASHES = {bytes(code.hash) for code in _ITEM_CODES.values()}
+ITEM_CODE_HASHES = {bytes(code.hash): standard for standard, code in _ITEM_CODES.items()}
 """Hashes of the code of our items; what another code stores, `read_item` cannot tell."""
+
+
+NO_MINT_ID = "00000000-0000-0000-0000-000000000000"
+"""Of an item that was minted past the Gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,15 @@ def read_item(data: Cell) -> ItemData:
 
 def read_mint_id(stored: Slice) -> str:
     """The mint id that comes next, as a UUID; the zero UUID where the collection was given none."""
-    digits = f"{stored.load_uint(128):032x}" if stored.remaining_bits >= 128 else "0" * 32
+    if stored.remaining_bits < 128:
+        return NO_MINT_ID
+    digits = f"{stored.load_uint(128):032x}"
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def read_owner(data: Cell) -> str:
+    """Who owns our collection contract, from its data cell."""
+    return raw(read(data).load_address())
 
 
 def read_next_index(data: Cell) -> int:

@@ -15,11 +15,12 @@ from go2asia.gateway.v1 import (
 from google.protobuf.message import Message
 
 from chain_gateway import convert
+from chain_gateway.burning import find_burn
 from chain_gateway.cancelling import cancel
 from chain_gateway.operations import Operation, Order
 from chain_gateway.orders import OrderDesk, Request, read_operation
 from chain_gateway.ownership import WalletLinks
-from chain_gateway.reading import read_item
+from chain_gateway.reading import read_item, read_page
 from chain_gateway.store.orders import OrderStore
 from chain_gateway.ton import Chain
 from mesh import idempotency, pagination, status, validation
@@ -30,6 +31,8 @@ from mesh.identity import caller
 Context = grpc.aio.ServicerContext[Any, Any]
 OrderMessage = TypeVar("OrderMessage", bound=Message)
 
+# Each is an account read with its proof.
+_MOST_ITEMS = 200
 _ORDERING_METHODS = ("SubmitMint", "SubmitTransfer", "UpdateItemContent", "RevokeItem")
 
 
@@ -150,17 +153,44 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
 class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
     """Reads the chain and the Gateway's own state."""
 
-    def __init__(self, chain: Chain, database: Database, household: convert.Household) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        database: Database,
+        household: convert.Household,
+        finality_blocks: int,
+    ) -> None:
         self._chain = chain
         self._database = database
         self._household = household
+        self._finality_blocks = finality_blocks
 
     async def GetNftItem(
         self, request: chain_pb2.GetNftItemRequest, context: Context
     ) -> chain_pb2.GetNftItemResponse:
         """Reads an item from the chain."""
-        found = await read_item(self._chain, request.item_address)
+        found = await read_item(self._chain, request.item_address, self._chain.head)
         return chain_pb2.GetNftItemResponse(item=convert.item(found))
+
+    async def ListCollectionItems(
+        self, request: chain_pb2.ListCollectionItemsRequest, context: Context
+    ) -> chain_pb2.ListCollectionItemsResponse:
+        """Lists items, by index."""
+        collection = self._household.collections[convert.item_standard(request.standard)]
+        page = pagination.open_page(request, cap=_MOST_ITEMS)
+        first = int(page.after[0]) + 1 if page.after else 0
+        found = await read_page(self._chain, collection, first, page.size, self._chain.head)
+        token = pagination.next_token(request, (found.items[-1].index,)) if found.more else ""
+        return chain_pb2.ListCollectionItemsResponse(
+            items=[convert.item(item) for item in found.items], next_page_token=token
+        )
+
+    async def VerifyBurn(
+        self, request: chain_pb2.VerifyBurnRequest, context: Context
+    ) -> chain_pb2.VerifyBurnResponse:
+        """Tells whether, when and by whom an item was burnt."""
+        found = await find_burn(self._chain, request.item_address, self._finality_blocks)
+        return convert.burn(found)
 
     async def GetGatewayStatus(
         self, request: chain_pb2.GetGatewayStatusRequest, context: Context

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pytoniq.liteclient.balancer import LiteBalancer
-from pytoniq.liteclient.client import LiteServerError, RunGetMethodError
+from pytoniq.liteclient.client import LiteClient, LiteServerError, RunGetMethodError
+from pytoniq.liteclient.sync import sync
 from pytoniq_core.boc.cell import Cell
 from pytoniq_core.tl.block import BlockIdExt
 
@@ -28,6 +29,8 @@ from mesh.telemetry import logger
 T = TypeVar("T")
 
 MASTERCHAIN, MASTER_SHARD = -1, -(2**63)
+
+_MAINNET_ZERO_STATE = "F6OpKZKqvqeFp6CQmFomXNMfMj2EnaUSOXN+Mh+wVWk="
 
 # Below the ten seconds after which pytoniq gives a request up.
 _WAIT_BLOCK_SECONDS = 8.0
@@ -45,7 +48,7 @@ _HISTORY_PAGE = 16
 _log = logger("gateway.ton")
 
 # pytoniq tells of every request, and warns of every get method.
-for _name in ("LiteClient", "LiteBalancer", "sync"):
+for _name in ("_Peer", "LiteBalancer", "sync"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
@@ -98,6 +101,23 @@ class Scan:
     tips: frozenset[bytes]
 
 
+class _Peer(LiteClient):  # type: ignore[misc]
+    """A lite-server that can be connected to at trust level 0 though nothing is new.
+
+    pytoniq learns the key block that it checks signatures by from proofs of newer blocks alone.
+    When the block that another peer has just stored is still the head, there are none.
+    """
+
+    last_key_block: BlockIdExt | None
+
+    async def get_trusted_last_mc_block(self) -> BlockIdExt:
+        if not self.trust_level and self.last_key_block is None:
+            last = (await self.get_masterchain_info())["last"]
+            await sync(self, BlockIdExt.from_dict(last), self.init_key_block)
+            self.last_key_block = self.last_key_block or self.init_key_block
+        return await super().get_trusted_last_mc_block()
+
+
 class Chain:
     """The network behind a global-config JSON, as an async context manager.
 
@@ -130,6 +150,12 @@ class Chain:
             # More than once: pytoniq swallows a cancellation that meets it closing a connection.
             self._following.cancel()
             await asyncio.wait({self._following}, timeout=_CLOSE_SECONDS)
+
+    @property
+    def is_mainnet(self) -> bool:
+        """Whether this is the network where addresses marked as of a test network mean nothing."""
+        zero_state = self._config.get("validator", {}).get("zero_state", {})
+        return bool(zero_state.get("root_hash") == _MAINNET_ZERO_STATE)
 
     @property
     def head(self) -> Block:
@@ -303,7 +329,12 @@ class Chain:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[None]:
-        balancer = LiteBalancer.from_config(self._config, self._trust_level)
+        balancer = LiteBalancer(
+            [
+                _Peer.from_config(self._config, number, self._trust_level)
+                for number in range(len(self._config["liteservers"]))
+            ]
+        )
         try:
             await balancer.start_up()
             if not balancer.alive_peers_num:

@@ -7,17 +7,20 @@ from typing import Annotated
 import structlog
 import typer
 
-from cli import actions, events, rules
+from cli import actions, chain, events, rules
 from cli.session import Session
+from cli.simulation import simulate
 
 app = typer.Typer(
     help="Write rules, send events, follow rewards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+rules.app.command()(simulate)
 app.add_typer(rules.app, name="rules")
 app.add_typer(events.app, name="events")
 app.add_typer(actions.app, name="actions")
+app.add_typer(chain.app, name="chain")
 
 
 @app.callback()

@@ -109,8 +109,8 @@ class Answers:
     # Blocks
 
     def _block(self, query: Query) -> Reply:
-        sealed = self._whole(query["id"])
-        return "blockData", {"id": _id(sealed.id), "data": to_boc(sealed.root)}
+        sealed, _ = self._named(query["id"])
+        return "blockData", {"id": _id(sealed.id), "data": self._chain.store.block_boc(sealed.id)}
 
     def _block_header(self, query: Query) -> Reply:
         return self._header(self._named(query["id"])[0])

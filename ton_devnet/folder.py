@@ -67,7 +67,17 @@ class StateFolder:
             ) from None
 
     def write_global_config(self, port: int, server: SigningKey, init_block: BlockId) -> None:
-        """The standard global-config JSON: where the lite-server is, and what to trust."""
+        """The standard global-config JSON: where the lite-server is, and what to trust.
+
+        Many clients want a zero state; this chain begins with its first block instead.
+        """
+        first = {
+            "workchain": init_block.workchain,
+            "shard": WHOLE_SHARD,
+            "seqno": init_block.seqno,
+            "root_hash": _base64(init_block.root_hash),
+            "file_hash": _base64(init_block.file_hash),
+        }
         config = {
             "@type": "config.global",
             "liteservers": [
@@ -79,13 +89,8 @@ class StateFolder:
             ],
             "validator": {
                 "@type": "validator.config.global",
-                "init_block": {
-                    "workchain": init_block.workchain,
-                    "shard": WHOLE_SHARD,
-                    "seqno": init_block.seqno,
-                    "root_hash": _base64(init_block.root_hash),
-                    "file_hash": _base64(init_block.file_hash),
-                },
+                "zero_state": {**first, "seqno": 0},
+                "init_block": first,
             },
         }
         _write_whole(self.global_config, json.dumps(config, indent=2).encode() + b"\n")

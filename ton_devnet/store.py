@@ -305,6 +305,13 @@ class Store:
         shard, master = from_boc(row[8])[0], from_boc(row[9])[0]
         return Block(step, Sealed(shard_id, shard, None), Sealed(master_id, master, None), None)
 
+    def block_boc(self, id: BlockId) -> bytes:
+        """A stored block as it was hashed."""
+        column = "master_boc" if id.workchain == MASTERCHAIN else "shard_boc"
+        query = f"SELECT {column} FROM block WHERE seqno = ?"
+        boc: bytes = self._db.execute(query, (id.seqno,)).fetchone()[0]
+        return boc
+
     def shard_id(self, seqno: int) -> BlockId:
         row = self._db.execute(
             "SELECT seqno, shard_root, shard_file FROM block WHERE seqno = ?", (seqno,)

@@ -1,7 +1,6 @@
 """A devnet as a child process, for tests and tools: start, kill, restart, fund."""
 
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
@@ -55,7 +54,7 @@ class Devnet:
         """Return once the lite-server can be reached. Raises RuntimeError when it cannot."""
         command = ["-m", "ton_devnet", "serve", "--state", str(self.folder.path), *self._options]
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=asyncio.subprocess.PIPE, env=os.environ
+            sys.executable, *command, stdout=asyncio.subprocess.PIPE
         )
         assert self._process.stdout is not None
         async with asyncio.timeout(_READY_SECONDS):

@@ -67,7 +67,7 @@ SELECT k.mint_id, greatest(
 
 _INSERT = (
     f"INSERT INTO operations ({', '.join(NEW_COLUMNS)})"
-    f" SELECT * FROM unnest({', '.join(f'%s::{type_}[]' for type_ in NEW_COLUMNS.values())})"
+    f" SELECT * FROM unnest({', '.join(f'%b::{type_}[]' for type_ in NEW_COLUMNS.values())})"
     " ON CONFLICT DO NOTHING"
 )
 

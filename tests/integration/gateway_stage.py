@@ -197,6 +197,7 @@ class Stage:
             return subprocess.Popen(
                 [sys.executable, *arguments],
                 env=os.environ | environment,
+                cwd=self.folder,  # pytoniq keeps a .blockstore there at trust level 0
                 stdout=output,
                 stderr=output,
             )

@@ -10,6 +10,7 @@ from go2asia.gateway.v1 import chain_pb2, minting_pb2
 from chain_gateway.content import decode
 from chain_gateway.items import ItemData, read_item
 from devstack.postgres import Cluster
+from tests.integration.gateway_inside import received
 from tests.integration.gateway_stage import (
     Callers,
     NftRecorder,
@@ -111,17 +112,10 @@ async def ended(
         raise AssertionError((found, stage.said())) from None
 
 
-async def received(stage: Stage, address: str) -> list[tuple[int, str]]:
-    """Value and comment of every transfer that arrived at an address."""
+async def received_by(stage: Stage, wallet: UserWallet) -> list[tuple[int, str]]:
     async with stage.chain() as chain:
-        head = await chain.wait(None, 10)
-        history = await chain.history(address, await chain.account(address, head), 0)
-    came = [transaction.incoming for transaction in history]
-    return [
-        (message.value, message.body.begin_parse().load_snake_string()[4:])
-        for message in came
-        if message is not None
-    ]
+        await chain.wait(None, 10)
+        return await received(chain, wallet.address)
 
 
 async def test_an_item_is_minted_changed_and_revoked(
@@ -200,9 +194,10 @@ async def test_transfers_arrive_once_up_to_the_daily_limit(stage: Stage, callers
     done = await ended(callers, [result.operation.operation_id for result in results], stage)
     assert {each.owner_address for each in done} == {wallet.address}
     assert {each.kind for each in done} == {minting_pb2.OPERATION_KIND_TRANSFER}
-    assert await received(stage, wallet.address) == [(25 * MILLI_TON, "Chúc mừng")] * 4
+    assert await received_by(stage, wallet) == [(25 * MILLI_TON, "Chúc mừng")] * 4
     again = await pay(callers, ordered)
-    assert [result.operation for result in again] == done
+    assert [result.operation.operation_id for result in again] == [o.operation_id for o in done]
+    assert {result.operation.state for result in again} == {minting_pb2.OPERATION_STATE_FINALIZED}
 
 
 async def test_killed_amid_all_kinds_everything_happens_once(
@@ -231,7 +226,7 @@ async def test_killed_amid_all_kinds_everything_happens_once(
     told |= {revoke.mint_id for revoke in revocations}
     await reported(nft, "FINALIZED", told, stage)
     await ended(callers, paid, stage)
-    assert sorted(await received(stage, wallet.address)) == (
+    assert sorted(await received_by(stage, wallet)) == (
         [(MILLI_TON, "")] * 20 + [(2 * MILLI_TON, "tip")] * 10
     )
     revoked = {revoke.item_mint_id for revoke in revocations}

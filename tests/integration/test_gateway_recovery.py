@@ -2,30 +2,30 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
 from chain_gateway.composition import Gateway
 from chain_gateway.config import GatewaySettings
-from chain_gateway.operations import Content, Mint, Operation, Order, State
-from chain_gateway.orders import Request, read_operation
+from chain_gateway.operations import State
+from chain_gateway.orders import read_operation
 from chain_gateway.setup import SetupFailed, set_up
 from chain_gateway.store.lease import Lease, LeaseLost
-from chain_gateway.store.links import LinkStore
-from chain_gateway.store.orders import OrderStore, Status
 from chain_gateway.tables import metadata
-from chain_gateway.ton import Chain
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.db import Database
-from mesh.idempotency import Key
 from mesh.migrate import drift, migrate
-from tests.integration.gateway_stage import NftRecorder, Stage, UserWallet, recording
+from tests.integration.gateway_inside import (
+    Deafness,
+    operation_when,
+    order_for_linked_user,
+    status_when,
+)
+from tests.integration.gateway_stage import NftRecorder, Stage, recording
 
 TIMEOUT, GRACE = 10, 4
-CONTENT = Content("Early bird", "", "ipfs://bird", (("level", "1"),))
 
 
 @pytest.fixture(scope="module")
@@ -55,54 +55,6 @@ def settings(stage: Stage, nft: NftRecorder, monkeypatch: pytest.MonkeyPatch) ->
     return GatewaySettings()
 
 
-class Deafness:
-    """Lite-servers that say nothing and pass nothing on, for as long as `deaf` is set."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.deaf = False
-        self.unheard = 0
-        send = Chain.send
-
-        async def maybe(chain: Chain, boc: bytes) -> None:
-            if self.deaf:
-                self.unheard += 1
-            else:
-                await send(chain, boc)
-
-        monkeypatch.setattr(Chain, "send", maybe)
-
-
-async def status_when(gateway: Gateway, condition: Callable[[Status], bool]) -> Status:
-    async with asyncio.timeout(20):
-        while True:
-            async with gateway.database.transaction() as connection:
-                status = await OrderStore(connection).status(gateway.wallet.address)
-            if condition(status):
-                return status
-            await asyncio.sleep(0.1)
-
-
-async def operation_when(
-    gateway: Gateway, operation_id: str, condition: Callable[[Operation], bool]
-) -> Operation:
-    async with asyncio.timeout(40):
-        while True:
-            found = await read_operation(gateway.database, operation_id)
-            if condition(found):
-                return found
-            await asyncio.sleep(0.1)
-
-
-async def order_for_linked_user(gateway: Gateway) -> str:
-    wallet, user_id = UserWallet(), f"user-{uuid4()}"
-    async with gateway.database.transaction() as connection:
-        await LinkStore(connection).link(user_id, wallet.address)
-    order = Order(f"r-{uuid4()}", str(uuid4()), user_id, Mint(CONTENT))
-    [taken] = await gateway.desk.take([Request(Key("test", order.request_id, b"1"), order)])
-    assert isinstance(taken, Operation)
-    return taken.standing.operation_id
-
-
 async def test_from_an_empty_wallet_to_a_message_that_was_lost(
     stage: Stage, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,8 +82,10 @@ async def test_from_an_empty_wallet_to_a_message_that_was_lost(
         )
         # The message runs out by chain time; then, and not before, there is another one.
         again = await operation_when(gateway, operation_id, lambda o: o.query_id != lost.query_id)
-        assert deafness.unheard >= 2, "the same message should have been sent again meanwhile"
+        assert len(deafness.unheard) >= 2, "the same message should have been sent again meanwhile"
         assert again.standing.placement == lost.standing.placement
+        assert again.standing.owner == lost.standing.owner
+        assert again.standing.failure_reason == "EXPIRED"
 
         deafness.deaf = False
         final = await operation_when(

@@ -7,18 +7,33 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from go2asia.gateway.v1 import chain_pb2, errors_pb2, minting_pb2, wallets_pb2
+from pytoniq_core.boc.address import Address
 
 from chain_gateway import errors
 from chain_gateway.errors import (
+    ChainUnavailable,
     ChallengeInvalid,
+    ContentTooLarge,
     InvalidAddress,
     ItemNotFound,
+    ItemNotRevocable,
+    MintAlreadyOrdered,
+    MintNotFound,
     OperationNotFound,
     ProofInvalid,
+    TransferLimitReached,
     WalletNotLinked,
 )
+from chain_gateway.reading import read_item
+from chain_gateway.ton import Block, Chain
 from devstack.postgres import Cluster
-from mesh.errors import MeshError, PermissionDenied, RequestIdReused
+from mesh.errors import (
+    InvalidArgument,
+    Kind,
+    MeshError,
+    PermissionDenied,
+    RequestIdReused,
+)
 from tests.integration.gateway_stage import (
     Callers,
     Stage,
@@ -43,6 +58,8 @@ async def callers(stage: Stage) -> AsyncIterator[Callers]:
     async with recording(stage), calling(stage) as callers:
         yield callers
 
+
+MAINNET = "F6OpKZKqvqeFp6CQmFomXNMfMj2EnaUSOXN+Mh+wVWk="  # root hash of its zero state
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -106,6 +123,83 @@ async def test_a_bad_order_fails_alone(callers: Callers) -> None:
     # What was refused left no trace: corrected, it is taken under the same request id.
     huge.content.ClearField("attributes")
     assert await errors_of(callers, huge, good, other) == ["", "", "REQUEST_ID_REUSED"]
+
+
+def change_of(order: minting_pb2.MintOrder) -> minting_pb2.UpdateItemContentRequest:
+    return minting_pb2.UpdateItemContentRequest(
+        request_id=str(uuid4()),
+        mint_id=str(uuid4()),
+        item_mint_id=order.mint_id,
+        content=order.content,
+    )
+
+
+async def test_what_cannot_be_changed_is_refused(callers: Callers) -> None:
+    [minted, unknown] = orders("khoa", 2)
+    await callers.submit([minted])
+    with pytest.raises(MintNotFound) as missing:
+        await callers.minting.UpdateItemContent(change_of(unknown))
+    assert missing.value.metadata == {"mint_id": unknown.mint_id}
+    assert missing.value.field == "item_mint_id"
+
+    huge = change_of(minted)
+    huge.content.attributes.extend(
+        minting_pb2.Attribute(trait_type=f"t{number}", value="字" * 256) for number in range(15)
+    )
+    with pytest.raises(ContentTooLarge) as large:
+        await callers.minting.UpdateItemContent(huge)
+    assert large.value.field == "content"
+
+    change = change_of(minted)
+    taken = await callers.minting.UpdateItemContent(change)
+    assert (await callers.minting.UpdateItemContent(change)) == taken
+    again = change_of(minted)
+    again.mint_id = change.mint_id
+    with pytest.raises(MintAlreadyOrdered):
+        await callers.minting.UpdateItemContent(again)
+    change.content.name = "Something else"
+    with pytest.raises(RequestIdReused):
+        await callers.minting.UpdateItemContent(change)
+
+    revoke = minting_pb2.RevokeItemRequest(
+        request_id=str(uuid4()), mint_id=str(uuid4()), item_mint_id=minted.mint_id
+    )
+    with pytest.raises(ItemNotRevocable) as bound:
+        await callers.minting.RevokeItem(revoke)
+    assert bound.value.kind is Kind.FAILED_PRECONDITION
+    assert bound.value.metadata == {"mint_id": minted.mint_id}
+
+
+async def test_transfers_are_bounded(callers: Callers) -> None:
+    def pay(user_id: str, amount: int, comment: str = "") -> minting_pb2.SubmitTransferRequest:
+        return minting_pb2.SubmitTransferRequest(
+            order=minting_pb2.TransferOrder(
+                request_id=str(uuid4()), user_id=user_id, amount_nanoton=amount, comment=comment
+            )
+        )
+
+    submit = callers.operator_minting.SubmitTransfer
+    with pytest.raises(PermissionDenied):
+        await callers.minting.SubmitTransfer(pay("long", 1))
+    for wrong, field in (
+        (pay("long", 0), "order.amount_nanoton"),
+        (pay("long", 1, "字" * 41), "order.comment"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            await submit(wrong)
+        assert caught.value.field == field
+    await submit(pay("long", 6_000_000_000))
+    with pytest.raises(TransferLimitReached) as reached:
+        await submit(pay("long", 4_000_000_001))
+    assert reached.value.kind is Kind.RESOURCE_EXHAUSTED
+    assert not reached.value.transient
+    assert reached.value.field == "amount_nanoton"
+    assert reached.value.metadata == {
+        "limit_nanoton": "10000000000",
+        "left_nanoton": "4000000000",
+    }
+    await submit(pay("long", 4_000_000_000))
+    await submit(pay("somebody else", 4_000_000_001))
 
 
 async def test_operations_are_listed_page_by_page(callers: Callers) -> None:
@@ -182,12 +276,51 @@ async def test_a_proof_that_does_not_hold_is_refused_and_spends_nothing(callers:
     assert linked.wallet.address == wallet.address
 
 
+async def test_oversized_content_is_refused_with_its_measure(callers: Callers) -> None:
+    [order] = orders("khoa", 1)
+    order.content.attributes.extend(
+        minting_pb2.Attribute(trait_type=f"t{number}", value="字" * 256) for number in range(19)
+    )
+    with pytest.raises(ContentTooLarge) as caught:
+        await callers.minting.SubmitMint(minting_pb2.SubmitMintRequest(order=order))
+    assert caught.value.field == "content"
+    assert int(caught.value.metadata["actual"]) > int(caught.value.metadata["limit"])
+
+
+async def test_a_collection_that_we_do_not_have_is_refused(callers: Callers) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await callers.chain.ListCollectionItems(
+            chain_pb2.ListCollectionItemsRequest(standard=99)  # type: ignore[arg-type]
+        )
+    assert caught.value.field == "standard"
+
+
 async def test_what_is_no_item_is_not_found(stage: Stage, callers: Callers) -> None:
     async def item(address: str) -> None:
         await callers.chain.GetNftItem(chain_pb2.GetNftItemRequest(item_address=address))
 
-    with pytest.raises(InvalidAddress):
-        await item("no address")
-    for address in ("0:" + "00" * 32, stage.collection().address):
-        with pytest.raises(ItemNotFound):
-            await item(address)
+    async def burn(address: str) -> None:
+        await callers.chain.VerifyBurn(chain_pb2.VerifyBurnRequest(item_address=address))
+
+    account = "00" * 32
+    mistyped = "EQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAM8c"  # its checksum is another
+    for ask in (item, burn):
+        for address in ("no address", f"0:{account}00", mistyped, f"-1:{account}", f"7:{account}"):
+            with pytest.raises(InvalidAddress) as caught:
+                await ask(address)
+            assert caught.value.field == "item_address"
+            assert caught.value.metadata["address"] == address
+        for address in (f"0:{account}", stage.collection().address):
+            with pytest.raises(ItemNotFound):
+                await ask(address)
+
+
+@pytest.mark.parametrize(("root_hash", "refused"), [(MAINNET, True), ("else", False)])
+async def test_an_address_of_a_test_network_means_nothing_on_mainnet(
+    root_hash: str, refused: bool
+) -> None:
+    chain = Chain({"liteservers": [], "validator": {"zero_state": {"root_hash": root_hash}}}, 1)
+    block = Block(1, b"", 0, None)
+    address = Address("0:" + "12" * 32).to_str(is_test_only=True)
+    with pytest.raises(InvalidAddress if refused else ChainUnavailable):
+        await read_item(chain, address, block)

@@ -81,6 +81,7 @@ class RewardAction(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     action_id: _builtins.str
     """Derived UUID."""
     event_id: _builtins.str
@@ -101,6 +102,8 @@ class RewardAction(_message.Message):
     """Why the last attempt failed; empty if none did."""
     result: _builtins.str
     """What the target made of it: a transaction id of Points, an NFT id."""
+    variant: _builtins.str
+    """The variant of the rule that was assigned to the event's actor; empty if the rule has none."""
     @_builtins.property
     def credit_points(self) -> Global___CreditPointsCommand:
         """Points to the recipient."""
@@ -139,10 +142,11 @@ class RewardAction(_message.Message):
         result: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        variant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "increment_progress", b"increment_progress", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "increment_progress", b"increment_progress", "last_error", b"last_error", "recipient_user_id", b"recipient_user_id", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "increment_progress", b"increment_progress", "last_error", b"last_error", "recipient_user_id", b"recipient_user_id", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015

@@ -77,7 +77,8 @@ class ChainServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyBurn(self, request, context):
-        """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85).
+        """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+        what is beyond any rollback, so a burn shows a block later than in GetNftItem.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class ChainServiceStub:
     them.
     """
     VerifyBurn: _grpc.UnaryUnaryMultiCallable[_chain_pb2.VerifyBurnRequest, _chain_pb2.VerifyBurnResponse]
-    """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85)."""
+    """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+    what is beyond any rollback, so a burn shows a block later than in GetNftItem.
+    """
     GetGatewayStatus: _grpc.UnaryUnaryMultiCallable[_chain_pb2.GetGatewayStatusRequest, _chain_pb2.GetGatewayStatusResponse]
     """Tells how the Gateway fares: wallet, gas, chain head, queue."""
 
@@ -56,7 +58,9 @@ class ChainServiceAsyncStub(ChainServiceStub):
     them.
     """
     VerifyBurn: _aio.UnaryUnaryMultiCallable[_chain_pb2.VerifyBurnRequest, _chain_pb2.VerifyBurnResponse]  # type: ignore[assignment]
-    """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85)."""
+    """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+    what is beyond any rollback, so a burn shows a block later than in GetNftItem.
+    """
     GetGatewayStatus: _aio.UnaryUnaryMultiCallable[_chain_pb2.GetGatewayStatusRequest, _chain_pb2.GetGatewayStatusResponse]  # type: ignore[assignment]
     """Tells how the Gateway fares: wallet, gas, chain head, queue."""
 
@@ -87,7 +91,9 @@ class ChainServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chain_pb2.VerifyBurnRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chain_pb2.VerifyBurnResponse, _abc.Awaitable[_chain_pb2.VerifyBurnResponse]]:
-        """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85)."""
+        """Proves that an item is burnt: sent to the zero address, or destroyed by its owner (TEP-85). Tells
+        what is beyond any rollback, so a burn shows a block later than in GetNftItem.
+        """
 
     @_abc_1.abstractmethod
     def GetGatewayStatus(
