@@ -11,11 +11,11 @@ from enum import Enum
 from typing import Any
 
 from chain_gateway import cells, setup
-from chain_gateway.composition import minting_wallet
+from chain_gateway.composition import further_wallets, minting_wallet
 from chain_gateway.config import ChainSettings
 from chain_gateway.contracts.verify import differences
 from chain_gateway.errors import ChainUnavailable
-from chain_gateway.items import MINT_COST, NANOTON, Collections, read_next_index, read_owner
+from chain_gateway.items import MINT_COST, NANOTON, Collections, read_minters, read_next_index
 from chain_gateway.ton import Account, Block, Chain
 from chain_gateway.wallet import HighloadWallet
 from mesh.clock import utc_now
@@ -59,6 +59,7 @@ async def examine() -> AsyncIterator[Finding]:
         settings = ChainSettings()
         network = settings.network()
         wallet, collections = minting_wallet(settings)
+        minters = further_wallets(settings)
     except ConfigurationError as error:
         yield Finding("config", Verdict.PROBLEM, str(error), "Set what it names, and ask again.")
         return
@@ -69,10 +70,12 @@ async def examine() -> AsyncIterator[Finding]:
             head = await chain.wait(None, _CONNECT_SECONDS)
             yield trust(settings.ton_trust_level, head)
             yield clock(head.time, utc_now())
-            account = await chain.account(wallet.address, head)
-            yield deployment(wallet, account)
-            yield balance(wallet, account.balance)
-            async for finding in _collections(chain, wallet, collections, head):
+            for each in (wallet, *minters):
+                account = await chain.account(each.address, head)
+                yield deployment(each, account)
+                yield balance(each, account.balance)
+            mandated = {minter.address for minter in minters}
+            async for finding in _collections(chain, wallet, mandated, collections, head):
                 yield finding
         except ChainUnavailable as error:
             yield Finding(
@@ -165,7 +168,11 @@ def balance(wallet: HighloadWallet, nanoton: int) -> Finding:
 
 
 async def _collections(
-    chain: Chain, wallet: HighloadWallet, collections: Collections, head: Block
+    chain: Chain,
+    wallet: HighloadWallet,
+    mandated: set[str],
+    collections: Collections,
+    head: Block,
 ) -> AsyncIterator[Finding]:
     for standard, collection in collections.items():
         check = f"{standard.name.lower()} items"
@@ -178,12 +185,22 @@ async def _collections(
                 "Run `python -m chain_gateway setup`. Was it there? Then key, time-out, name or"
                 " description differ from when it was deployed: they make its address.",
             )
-        elif (owner := read_owner(account.data)) != wallet.address:
+            continue
+        owner, minters = read_minters(account.data)
+        if owner != wallet.address:
             yield Finding(
                 check,
                 Verdict.WARNING,
                 f"collection {collection.address} belongs to {owner}",
-                "Minting works only while the wallet is among its minters.",
+                "Minting works only while the wallets are among its minters.",
+            )
+        elif minters != mandated:
+            yield Finding(
+                check,
+                Verdict.PROBLEM,
+                f"collection {collection.address} takes mints of others than the configured wallets"
+                f": {', '.join(sorted(minters)) or 'of its owner alone'}",
+                "Run `python -m chain_gateway setup`, or set GATEWAY_MINTER_KEY_FILES back.",
             )
         else:
             said = f"{collection.address}, next index {read_next_index(account.data)}"

@@ -3,6 +3,8 @@ a process that dies."""
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -68,15 +70,29 @@ async def carriers(callers: Callers, operations: Sequence[minting_pb2.Operation]
     return Counter([(await callers.operation(o.operation_id)).wallet_address for o in operations])
 
 
+def doctor(stage: Stage) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "chain_gateway", "doctor"],
+        env=os.environ | stage.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
 async def test_setup_lets_another_wallet_mint(stage: Stage, nft: NftRecorder) -> None:
     owner, minter = stage.run("-m", "chain_gateway", "address").split()
     await asyncio.to_thread(stage.fund, minter, FUNDS_TON)
     async with calling(stage) as callers:
         await paused_for(callers, stage, ["", "NOT_A_MINTER"])
+        assert "takes mints of others" in await asyncio.to_thread(doctor, stage)
         said = await asyncio.to_thread(stage.run, "-m", "chain_gateway", "setup")
         assert f"the wallet {minter}" in said
         assert "nothing is left to do" in stage.run("-m", "chain_gateway", "setup")
         await paused_for(callers, stage, ["", ""])
+        assert "problem" not in await asyncio.to_thread(doctor, stage)
 
         wallet = UserWallet()
         await callers.link("an", wallet)
