@@ -81,6 +81,10 @@ def report(name: str, figures: list[Figure]) -> None:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} of {figure.baseline:,.0f}"
         verdict = "reached" if figure.reached else "MISSED"
         print(
-            f"{figure.name:<28} {figure.value:>9,.0f} {figure.unit:<12} {ratio:<18} "
+            f"{figure.name:<28} {_short(figure.value):>9} {figure.unit:<12} {ratio:<18} "
             f"goal {figure.goal:g}: {verdict}"
         )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

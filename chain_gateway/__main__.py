@@ -1,7 +1,8 @@
 """Starts the Chain Gateway: `python -m chain_gateway`, configured by GATEWAY_* variables.
 
 `python -m chain_gateway address` prints the minting wallets' addresses, `… setup` deploys the
-wallets and the collections, `… doctor` says what keeps them from minting; none needs a database.
+wallets and the collections, `… doctor` says what keeps them from minting; none of these needs a
+database.
 """
 
 import logging

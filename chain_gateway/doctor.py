@@ -4,18 +4,18 @@ Reads the environment and the chain, and changes neither; needs no database.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from chain_gateway import cells, setup
-from chain_gateway.composition import minting_wallet
+from chain_gateway.composition import further_wallets, minting_wallet
 from chain_gateway.config import ChainSettings
 from chain_gateway.contracts.verify import differences
 from chain_gateway.errors import ChainUnavailable
-from chain_gateway.items import MINT_COST, NANOTON, Collections, read_next_index, read_owner
+from chain_gateway.items import MINT_COST, NANOTON, Collections, read_minters, read_next_index
 from chain_gateway.ton import Account, Block, Chain
 from chain_gateway.wallet import HighloadWallet
 from mesh.clock import utc_now
@@ -59,6 +59,7 @@ async def examine() -> AsyncIterator[Finding]:
         settings = ChainSettings()
         network = settings.network()
         wallet, collections = minting_wallet(settings)
+        wallets = [wallet, *further_wallets(settings)]
     except ConfigurationError as error:
         yield Finding("config", Verdict.PROBLEM, str(error), "Set what it names, and ask again.")
         return
@@ -69,10 +70,11 @@ async def examine() -> AsyncIterator[Finding]:
             head = await chain.wait(None, _CONNECT_SECONDS)
             yield trust(settings.ton_trust_level, head)
             yield clock(head.time, utc_now())
-            account = await chain.account(wallet.address, head)
-            yield deployment(wallet, account)
-            yield balance(wallet, account.balance)
-            async for finding in _collections(chain, wallet, collections, head):
+            for each in wallets:
+                account = await chain.account(each.address, head)
+                yield deployment(each, account)
+                yield balance(each, account.balance)
+            async for finding in _collections(chain, wallets, collections, head):
                 yield finding
         except ChainUnavailable as error:
             yield Finding(
@@ -165,7 +167,7 @@ def balance(wallet: HighloadWallet, nanoton: int) -> Finding:
 
 
 async def _collections(
-    chain: Chain, wallet: HighloadWallet, collections: Collections, head: Block
+    chain: Chain, wallets: Sequence[HighloadWallet], collections: Collections, head: Block
 ) -> AsyncIterator[Finding]:
     for standard, collection in collections.items():
         check = f"{standard.name.lower()} items"
@@ -178,12 +180,15 @@ async def _collections(
                 "Run `python -m chain_gateway setup`. Was it there? Then key, time-out, name or"
                 " description differ from when it was deployed: they make its address.",
             )
-        elif (owner := read_owner(account.data)) != wallet.address:
+            continue
+        owner, minters = read_minters(account.data)
+        strangers = {wallet.address for wallet in wallets} - minters - {owner}
+        if strangers:
             yield Finding(
                 check,
-                Verdict.WARNING,
-                f"collection {collection.address} belongs to {owner}",
-                "Minting works only while the wallet is among its minters.",
+                Verdict.PROBLEM,
+                f"collection {collection.address} does not let {', '.join(sorted(strangers))} mint",
+                f"Run `python -m chain_gateway setup` with the key of its owner, {owner}.",
             )
         else:
             said = f"{collection.address}, next index {read_next_index(account.data)}"

@@ -102,11 +102,6 @@ def read_mint_id(stored: Slice) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-def read_owner(data: Cell) -> str:
-    """Who owns our collection contract, from its data cell."""
-    return raw(read(data).load_address())
-
-
 def read_next_index(data: Cell) -> int:
     """The next index that our collection contract would give, from its data cell."""
     stored = read(data)

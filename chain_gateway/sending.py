@@ -128,14 +128,17 @@ class Sender:
         if self._limits.dry_run:
             self._say_dry_run(packed)
             return Pause.DRY_RUN
+        # The wallet refuses messages from the future, and its clock is the chain's.
+        boc = await asyncio.to_thread(
+            self._wallet.external, packed.actions, query=query, created_at=head.time
+        )
         outgoing = Outgoing(
             wallet=self._wallet.address,
             sequence=sequence,
             query_id=query,
-            # The wallet refuses messages from the future, and its clock is the chain's.
             created_at=head.time,
             value=packed.value,
-            boc=self._wallet.external(packed.actions, query=query, created_at=head.time),
+            boc=boc,
             packed=packed.operations,
         )
         message_id = await store.store_message(outgoing, packed.next_indices)
