@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from chain_gateway import content, items
 from chain_gateway.cells import read
-from chain_gateway.ton import Block, Chain
+from chain_gateway.ton import Account, Block, Chain
 from chain_gateway.transactions import Transaction
 from devstack.ports import free_port
 from devstack.postgres import Cluster
@@ -54,6 +54,8 @@ SETTINGS = {
 }
 LONGEST_PAUSE_SECONDS = 1.5
 RECOVERY_SECONDS = 90
+# The devnet keeps states of its newest 32 blocks.
+READ_AT_ONCE = 100
 TRANSIENT = {"UNAVAILABLE", "CONCURRENT_UPDATE"}
 DATABASE = "gateway"
 
@@ -254,7 +256,10 @@ async def audit_chain(
         mints = await asked_for(chain, collection.address, head)
         addresses = [collection.item_address(index) for index in range(len(ordered))]
         beyond = collection.item_address(len(ordered))
-        accounts = await chain.accounts([*addresses, beyond], head)
+        accounts: dict[str, Account] = {}
+        for start in range(0, len(addresses) + 1, READ_AT_ONCE):
+            part = [*addresses, beyond][start : start + READ_AT_ONCE]
+            accounts |= await chain.accounts(part, chain.head)
     assert {index: len(ids) for index, ids in mints.items() if len(ids) != 1} == {}
     by_mint = {mint_id: index for index, [mint_id] in mints.items()}
     assert len(by_mint) == len(mints), "one mint id was sent to several indices"
