@@ -43,7 +43,7 @@ def reward(message: rewards_pb2.ApplyRewardRequest, origin: Origin) -> Reward:
 
 def grant(message: rewards_pb2.GrantNftRequest, origin: Origin) -> Grant:
     """The badge that a request gives."""
-    return Grant(message.user_id, message.nft_type, message.reference, origin)
+    return Grant(message.user_id, message.nft_type, message.reference, origin, message.mint_onchain)
 
 
 def reward_given(
@@ -68,6 +68,7 @@ def reward_outcome(outcome: RewardOutcome, given: Reward | Grant) -> rewards_pb2
         nft_type=given.nft_type,
         counter=given.counter if isinstance(given, Reward) else "",
         increment=given.increment if isinstance(given, Reward) else 0,
+        mint_asked=isinstance(given, Grant) and given.mint and outcome.mint_id is not None,
     )
 
 

@@ -68,7 +68,8 @@ class Reverts:
                 return await self._bury(connection, [key, reverted], original)
             applied = rewards_pb2.RewardOutcome.FromString(given)
             reward = convert.reward_given(applied, reference, origin)
-            return await self._take_back(connection, [key, reverted], reward)
+            asked = applied.mint_id if applied.mint_asked else ""
+            return await self._take_back(connection, [key, reverted], reward, asked)
 
         outcome = await self._database.run(work)
         if outcome.cancelled_mint_id:
@@ -83,7 +84,11 @@ class Reverts:
         return outcome
 
     async def _take_back(
-        self, connection: Connection, answered: list[Key], reward: Reward | Grant
+        self,
+        connection: Connection,
+        answered: list[Key],
+        reward: Reward | Grant,
+        asked_mint_id: str,
     ) -> Outcome:
         types = await self._catalog.current(connection)
         now, standings = await store.lock_progress(connection, [reward.holder])
@@ -91,10 +96,12 @@ class Reverts:
         outcome = convert.revert_outcome(accrual.revert(reward))
         await write(connection, accrual)
         change = None
-        if outcome.level_lowered and not outcome.level:
-            change = await self._call_off(connection, outcome.nft_id, now, reward.origin)
-        if change is not None:
-            outcome.cancelled_mint_id = change.mint.mint_id
+        if mint_id := await _mint_to_end(connection, outcome, asked_mint_id):
+            change = await self._call_off(connection, mint_id, now, reward.origin)
+            if change is None:
+                outcome.standing_mint_id = mint_id
+            else:
+                outcome.cancelled_mint_id = mint_id
         told = [(key, outcome.SerializeToString()) for key in answered]
         await remember(connection, idempotency_keys, told)
         # Last, because the feed's head stays locked from here to the commit.
@@ -102,13 +109,21 @@ class Reverts:
         return outcome
 
     async def _call_off(
-        self, connection: Connection, nft_id: str, now: datetime, origin: Origin
+        self, connection: Connection, mint_id: str, now: datetime, origin: Origin
     ) -> Change | None:
-        mint = await mints.standing_in_the_way(connection, nft_id)
-        if mint is None:
-            return None
-        _, locked = await mints.lock(connection, [mint.mint_id])
+        _, locked = await mints.lock(connection, [mint_id])
         try:
-            return await call_off(connection, self._submissions, locked[mint.mint_id], now, origin)
+            return await call_off(connection, self._submissions, locked[mint_id], now, origin)
         except (MintEnded, MintHandedOver):
             return None
+
+
+async def _mint_to_end(connection: Connection, outcome: Outcome, asked_mint_id: str) -> str | None:
+    """The mint that goes with the reward: the one it asked for, any when no level is left."""
+    gone = outcome.level_lowered and not outcome.level
+    if not (gone or asked_mint_id):
+        return None
+    mint = await mints.standing_in_the_way(connection, outcome.nft_id)
+    if mint is None or not (gone or mint.mint_id == asked_mint_id):
+        return None
+    return mint.mint_id

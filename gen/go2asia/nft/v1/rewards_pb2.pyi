@@ -101,6 +101,7 @@ class RewardOutcome(_message.Message):
     COUNTER_FIELD_NUMBER: _builtins.int
     INCREMENT_FIELD_NUMBER: _builtins.int
     REVERTED_FIELD_NUMBER: _builtins.int
+    MINT_ASKED_FIELD_NUMBER: _builtins.int
     counter_value: _builtins.int
     """The counter's value right after this reward."""
     nft_id: _builtins.str
@@ -121,6 +122,8 @@ class RewardOutcome(_message.Message):
     """By how much; 0 for a grant."""
     reverted: _builtins.bool
     """True if the reward was taken back before it arrived: nothing was applied, and all else is unset."""
+    mint_asked: _builtins.bool
+    """True for a grant that asked for the mint `mint_id`."""
     def __init__(
         self,
         *,
@@ -134,10 +137,11 @@ class RewardOutcome(_message.Message):
         counter: _builtins.str = ...,
         increment: _builtins.int = ...,
         reverted: _builtins.bool = ...,
+        mint_asked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "counter_value", b"counter_value", "increment", b"increment", "level", b"level", "level_raised", b"level_raised", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "reverted", b"reverted", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter", b"counter", "counter_value", b"counter_value", "increment", b"increment", "level", b"level", "level_raised", b"level_raised", "mint_asked", b"mint_asked", "mint_id", b"mint_id", "nft_id", b"nft_id", "nft_type", b"nft_type", "reverted", b"reverted", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,6 +237,7 @@ class GrantNftRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     NFT_TYPE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key (AIP-155), remembered for ever."""
     user_id: _builtins.str
@@ -241,6 +246,11 @@ class GrantNftRequest(_message.Message):
     """A badge of which type."""
     reference: _builtins.str
     """What it is for, e.g. an event id; kept in the audit log."""
+    mint_onchain: _builtins.bool
+    """Whether to queue the instance's mint too, with the content of its present level; a badge that is
+    on chain or on its way there is left as it is. MINTING_NOT_OFFERED unless the type's policy is
+    ON_REQUEST or AUTO.
+    """
     def __init__(
         self,
         *,
@@ -248,10 +258,11 @@ class GrantNftRequest(_message.Message):
         user_id: _builtins.str = ...,
         nft_type: _builtins.str = ...,
         reference: _builtins.str = ...,
+        mint_onchain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type", "reference", b"reference", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mint_onchain", b"mint_onchain", "nft_type", b"nft_type", "reference", b"reference", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,6 +358,7 @@ class RevertOutcome(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     LEVEL_LOWERED_FIELD_NUMBER: _builtins.int
     CANCELLED_MINT_ID_FIELD_NUMBER: _builtins.int
+    STANDING_MINT_ID_FIELD_NUMBER: _builtins.int
     tombstone: _builtins.bool
     """True if the reward had not arrived: there was nothing to take back, and there will be nothing."""
     counter_value: _builtins.int
@@ -359,6 +371,8 @@ class RevertOutcome(_message.Message):
     """True if the level went down."""
     cancelled_mint_id: _builtins.str
     """The mint that was called off, if one was."""
+    standing_mint_id: _builtins.str
+    """The mint that was to be called off, if it was handed over or is done: it stands."""
     def __init__(
         self,
         *,
@@ -368,10 +382,11 @@ class RevertOutcome(_message.Message):
         level: _builtins.int = ...,
         level_lowered: _builtins.bool = ...,
         cancelled_mint_id: _builtins.str = ...,
+        standing_mint_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_mint_id", b"cancelled_mint_id", "counter_value", b"counter_value", "level", b"level", "level_lowered", b"level_lowered", "nft_id", b"nft_id", "tombstone", b"tombstone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_mint_id", b"cancelled_mint_id", "counter_value", b"counter_value", "level", b"level", "level_lowered", b"level_lowered", "nft_id", b"nft_id", "standing_mint_id", b"standing_mint_id", "tombstone", b"tombstone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

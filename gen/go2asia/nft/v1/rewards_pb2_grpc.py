@@ -79,7 +79,8 @@ class RewardServiceServicer:
     def GrantNft(self, request, context):
         """Gives a badge without progress: creates the instance at level 1, and queues its mint where
         policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-        usual. Request ids are shared with ApplyReward.
+        usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+        minted without its off-chain record. Request ids are shared with ApplyReward.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,7 +92,8 @@ class RewardServiceServicer:
         The counter goes down by the increment, and the level to the highest one whose thresholds, as
         they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
         back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
-        nobody has tried to hand over is called off; one under way goes on.
+        nobody has tried to hand over is called off; one under way goes on. So is, at any level, the mint
+        that a grant asked for.
 
         A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
         """

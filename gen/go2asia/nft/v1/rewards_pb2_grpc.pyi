@@ -42,7 +42,8 @@ class RewardServiceStub:
     GrantNft: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.GrantNftRequest, _rewards_pb2.GrantNftResponse]
     """Gives a badge without progress: creates the instance at level 1, and queues its mint where
     policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-    usual. Request ids are shared with ApplyReward.
+    usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+    minted without its off-chain record. Request ids are shared with ApplyReward.
     """
     RevertReward: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]
     """Takes back what one request of the same caller gave, exactly once, however often it is asked.
@@ -50,7 +51,8 @@ class RewardServiceStub:
     The counter goes down by the increment, and the level to the highest one whose thresholds, as
     they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
     back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
-    nobody has tried to hand over is called off; one under way goes on.
+    nobody has tried to hand over is called off; one under way goes on. So is, at any level, the mint
+    that a grant asked for.
 
     A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
     """
@@ -69,7 +71,8 @@ class RewardServiceAsyncStub(RewardServiceStub):
     GrantNft: _aio.UnaryUnaryMultiCallable[_rewards_pb2.GrantNftRequest, _rewards_pb2.GrantNftResponse]  # type: ignore[assignment]
     """Gives a badge without progress: creates the instance at level 1, and queues its mint where
     policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-    usual. Request ids are shared with ApplyReward.
+    usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+    minted without its off-chain record. Request ids are shared with ApplyReward.
     """
     RevertReward: _aio.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]  # type: ignore[assignment]
     """Takes back what one request of the same caller gave, exactly once, however often it is asked.
@@ -77,7 +80,8 @@ class RewardServiceAsyncStub(RewardServiceStub):
     The counter goes down by the increment, and the level to the highest one whose thresholds, as
     they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
     back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
-    nobody has tried to hand over is called off; one under way goes on.
+    nobody has tried to hand over is called off; one under way goes on. So is, at any level, the mint
+    that a grant asked for.
 
     A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
     """
@@ -111,7 +115,8 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_rewards_pb2.GrantNftResponse, _abc.Awaitable[_rewards_pb2.GrantNftResponse]]:
         """Gives a badge without progress: creates the instance at level 1, and queues its mint where
         policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-        usual. Request ids are shared with ApplyReward.
+        usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+        minted without its off-chain record. Request ids are shared with ApplyReward.
         """
 
     @_abc_1.abstractmethod
@@ -125,7 +130,8 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         The counter goes down by the increment, and the level to the highest one whose thresholds, as
         they are now, are still reached; it never goes up. A badge given with GrantNft and not taken
         back holds the level at 1. At level 0 the instance stays as a record, and a mint of it that
-        nobody has tried to hand over is called off; one under way goes on.
+        nobody has tried to hand over is called off; one under way goes on. So is, at any level, the mint
+        that a grant asked for.
 
         A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
         """
