@@ -18,11 +18,13 @@ from connect_svc.config import ConnectSettings
 from connect_svc.dispatcher import Dispatcher
 from connect_svc.intake import Intake
 from connect_svc.servicer import EventServicer, RewardActionServicer, RuleServicer
-from connect_svc.targets import NftTarget, PointsTarget
+from connect_svc.targets import GrantTarget, NftTarget, PointsTarget
 from mesh import telemetry
 from mesh.db import Database
 from mesh.migrate import migrate
 from mesh.server import Registration, run, serve
+
+TARGETS = (PointsTarget, NftTarget, GrantTarget)
 
 
 async def main() -> None:
@@ -37,7 +39,7 @@ async def main() -> None:
         Database(url, application_name="connect") as database,
         CatalogFollower(database, url, catalog),
         Clients(settings) as clients,
-        Dispatcher(database, [PointsTarget(clients), NftTarget(clients)]) as dispatcher,
+        Dispatcher(database, [target(clients) for target in TARGETS]) as dispatcher,
         Intake(database, catalog, wake=dispatcher.wake) as intake,
         EventBus(settings, intake),
     ):

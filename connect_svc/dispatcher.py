@@ -20,7 +20,15 @@ class Dispatcher:
 
     def __init__(self, database: Database, targets: Sequence[Target]) -> None:
         self._workers = [
-            Worker(database, QUEUE, target.lane, handle=target, settle=_settle, breaker=Breaker())
+            Worker(
+                database,
+                QUEUE,
+                target.lane,
+                handle=target,
+                settle=_settle,
+                batch=target.batch,
+                breaker=Breaker(),
+            )
             for target in targets
         ]
         self._running = AsyncExitStack()

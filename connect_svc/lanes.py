@@ -1,4 +1,4 @@
-"""The queue of reward actions and its lanes, one a target."""
+"""The queue of reward actions and its lanes, one a kind of call."""
 
 from datetime import timedelta
 
@@ -7,9 +7,16 @@ from mesh.outbox import Queue
 
 POINTS = "points"
 NFT = "nft"
+NFT_GRANTS = "nft-grants"
 
-# Which target carries out which kind of command.
-LANES = {"credit_points": POINTS, "debit_points": POINTS, "increment_progress": NFT}
+# By which call which kind of command is carried out.
+LANES = {
+    "credit_points": POINTS,
+    "debit_points": POINTS,
+    "increment_progress": NFT,
+    "grant_nft": NFT_GRANTS,
+    "mint_onchain": NFT_GRANTS,
+}
 
 # Longer than a call with all its retries (10 seconds by the contract) and the commit after it.
 LEASE = timedelta(seconds=30)

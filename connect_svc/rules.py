@@ -74,13 +74,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class CompiledAction:
-    """One action of a rule; `fixed` are the parts of its command that no event changes."""
+    """One action of a rule; `fixed` are the parts of its command that no event changes.
+
+    `amount` is None for what is given whole.
+    """
 
     key: str
     recipient: Expression
     kind: str
     fixed: Mapping[str, str]
-    amount: Expression
+    amount: Expression | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,9 @@ def _plainly_false(rule: CompiledRule, facts: Facts) -> bool:
 def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts) -> Action:
     event_id = facts.event.event_id
     recipient = action.recipient.user(facts)
+    command: dict[str, str | int] = {**action.fixed}
+    if action.amount is not None:
+        command["amount"] = action.amount.amount(facts)
     return Action(
         derive_action_id(event_id, rule.rule_id, action.key, recipient),
         event_id,
@@ -255,7 +261,7 @@ def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts) -> Action:
         action.key,
         recipient,
         action.kind,
-        {**action.fixed, "amount": action.amount.amount(facts)},
+        command,
     )
 
 
@@ -278,12 +284,15 @@ def _compile_action(action: rules_pb2.RuleAction, number: int) -> CompiledAction
     if kind is None:
         raise InvalidRule(field=field, wrong="The action gives nothing; set one of its kinds.")
     what = getattr(action, kind)
+    amount = None
+    if "amount" in what.DESCRIPTOR.fields_by_name:
+        amount = compile_expression(what.amount or _ONE, f"{field}.{kind}.amount", INT)
     return CompiledAction(
         key=action.key,
         recipient=compile_expression(action.recipient or _ACTOR, f"{field}.recipient", STRING),
         kind=kind,
         fixed={part.name: value for part, value in what.ListFields() if part.name != "amount"},
-        amount=compile_expression(what.amount or _ONE, f"{field}.{kind}.amount", INT),
+        amount=amount,
     )
 
 

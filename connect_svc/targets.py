@@ -3,9 +3,10 @@
 The action's id is the command's request id: however often an action is sent, it takes effect once.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from go2asia.connect.v1.reward_actions_pb2 import RewardAction
 from go2asia.mesh.v1.item_error_pb2 import ItemError
@@ -13,7 +14,7 @@ from go2asia.nft.v1 import rewards_pb2
 from go2asia.points.v1 import points_pb2
 
 from connect_svc.clients import Clients
-from connect_svc.lanes import NFT, POINTS
+from connect_svc.lanes import NFT, NFT_GRANTS, POINTS
 from mesh import status, telemetry
 from mesh.errors import Kind, MeshError, Unavailable
 from mesh.outbox import Claim, Dead, Done, Outcome, Retry
@@ -25,6 +26,7 @@ class Target(ABC):
     """Handles the claims of one lane; what a target made of an action is its outcome's result."""
 
     lane: ClassVar[str]
+    batch: ClassVar[int] = 200
 
     async def __call__(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """One outcome a claim. Raises a `MeshError` when the call as a whole failed."""
@@ -44,6 +46,40 @@ class Target(ABC):
     @abstractmethod
     async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
         """Sends the actions in one call; one outcome each, in order."""
+
+
+class UnaryTarget(Target):
+    """A target without a batch call: one call an action, as many at once as a batch holds.
+
+    The services commit in groups whatever arrives together, so a batch RPC would save the calls
+    alone. All of them fit into the lease, because none waits for another.
+    """
+
+    batch = 16
+
+    async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
+        """Sends each action in a call of its own.
+
+        Raises a transient error when no call got through, so that the breaker hears of it.
+        """
+        calls = (self.send(action) for action in actions)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in errors:
+            ours = isinstance(error, MeshError) and error.kind in _OUR_OWN_FAULT
+            if ours or not isinstance(error, MeshError):
+                raise error
+        transient = [error for error in errors if isinstance(error, MeshError) and error.transient]
+        if len(transient) == len(actions):
+            raise transient[0]
+        return [
+            _verdict(answer) if isinstance(answer, MeshError) else cast(Outcome, answer)
+            for answer in answers
+        ]
+
+    @abstractmethod
+    async def send(self, action: RewardAction) -> Outcome:
+        """Sends one action; raises a `MeshError` when it was refused or the call failed."""
 
 
 class PointsTarget(Target):
@@ -84,6 +120,19 @@ class NftTarget(Target):
         ]
 
 
+class GrantTarget(UnaryTarget):
+    """Gives badges in NFT, and has them minted; the result is the instance's id."""
+
+    lane = NFT_GRANTS
+
+    def __init__(self, clients: Clients) -> None:
+        self._rewards = clients.rewards
+
+    async def send(self, action: RewardAction) -> Outcome:
+        """Sends one action; raises a `MeshError` when it was refused or the call failed."""
+        return Done((await self._rewards.GrantNft(grant(action))).outcome.nft_id)
+
+
 def post_item(action: RewardAction) -> points_pb2.PostItem:
     """The booking that the action asks for; the rule is its reason, the event its reference."""
     debit = action.WhichOneof("command") == "debit_points"
@@ -113,6 +162,19 @@ def reward(action: RewardAction) -> rewards_pb2.ApplyRewardRequest:
         counter=command.counter,
         increment=command.amount,
         reference=action.event_id,
+    )
+
+
+def grant(action: RewardAction) -> rewards_pb2.GrantNftRequest:
+    """The badge that the action asks for, to be minted or not; the event is its reference."""
+    mint = action.WhichOneof("command") == "mint_onchain"
+    command = action.mint_onchain if mint else action.grant_nft
+    return rewards_pb2.GrantNftRequest(
+        request_id=action.action_id,
+        user_id=action.recipient_user_id,
+        nft_type=command.nft_type,
+        reference=action.event_id,
+        mint_onchain=mint,
     )
 
 

@@ -100,6 +100,8 @@ def test_actions_carry_their_typed_commands() -> None:
                     "recipient": "event.primary_subject_user_id",
                     "increment_progress": {"nft_type": "explorer", "counter": "quests"},
                 },
+                {"key": "medal", "grant_nft": {"nft_type": "medal"}},
+                {"key": "token", "mint_onchain": {"nft_type": "medal"}},
             ]
         ),
         context={"n": 3},
@@ -116,6 +118,8 @@ def test_actions_carry_their_typed_commands() -> None:
             "increment_progress",
             {"nft_type": "explorer", "counter": "quests", "amount": 1},
         ),
+        ("medal", "ada", "grant_nft", {"nft_type": "medal"}),
+        ("token", "ada", "mint_onchain", {"nft_type": "medal"}),
     ]
 
 

@@ -27,7 +27,7 @@ from go2asia.mesh.v1 import policy_pb2 as go2asia_dot_mesh_dot_v1_dot_policy__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'go2asia/connect/v1/reward_actions.proto\x12\x12go2asia.connect.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x06\n\x0cRewardAction\x12\x1b\n\taction_id\x18\x01 \x01(\tR\x08\x61\x63tionId\x12\x19\n\x08\x65vent_id\x18\x02 \x01(\tR\x07\x65ventId\x12\x17\n\x07rule_id\x18\x03 \x01(\tR\x06ruleId\x12!\n\x0crule_version\x18\x04 \x01(\x05R\x0bruleVersion\x12\x1d\n\naction_key\x18\x05 \x01(\tR\tactionKey\x12*\n\x11recipient_user_id\x18\x06 \x01(\tR\x0frecipientUserId\x12N\n\rcredit_points\x18\x07 \x01(\x0b\x32\'.go2asia.connect.v1.CreditPointsCommandH\x00R\x0c\x63reditPoints\x12K\n\x0c\x64\x65\x62it_points\x18\x08 \x01(\x0b\x32&.go2asia.connect.v1.DebitPointsCommandH\x00R\x0b\x64\x65\x62itPoints\x12]\n\x12increment_progress\x18\t \x01(\x0b\x32,.go2asia.connect.v1.IncrementProgressCommandH\x00R\x11incrementProgress\x12<\n\x05state\x18\n \x01(\x0e\x32&.go2asia.connect.v1.RewardAction.StateR\x05state\x12\x1a\n\x08\x61ttempts\x18\x0b \x01(\x05R\x08\x61ttempts\x12\x1d\n\nlast_error\x18\x0c \x01(\tR\tlastError\x12\x16\n\x06result\x18\r \x01(\tR\x06result\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x14\n\x10STATE_DISPATCHED\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x42\t\n\x07\x63ommand\"A\n\x13\x43reditPointsCommand\x12\x12\n\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n\x06\x61mount\x18\x02 \x01(\x03R\x06\x61mount\"@\n\x12\x44\x65\x62itPointsCommand\x12\x12\n\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n\x06\x61mount\x18\x02 \x01(\x03R\x06\x61mount\"g\n\x18IncrementProgressCommand\x12\x19\n\x08nft_type\x18\x01 \x01(\tR\x07nftType\x12\x18\n\x07\x63ounter\x18\x02 \x01(\tR\x07\x63ounter\x12\x16\n\x06\x61mount\x18\x03 \x01(\x03R\x06\x61mount\"?\n\x16GetRewardActionRequest\x12%\n\taction_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61\x63tionId\"S\n\x17GetRewardActionResponse\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.RewardActionR\x06\x61\x63tion\"\x89\x02\n\x18ListRewardActionsRequest\x12\x46\n\x05state\x18\x01 \x01(\x0e\x32&.go2asia.connect.v1.RewardAction.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x34\n\x11recipient_user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0frecipientUserId\x12 \n\x07rule_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x06ruleId\x12$\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x7f\n\x19ListRewardActionsResponse\x12:\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n\x18RetryRewardActionRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12%\n\taction_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61\x63tionId\"U\n\x19RetryRewardActionResponse\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.RewardActionR\x06\x61\x63tion\"\xa9\x01\n\x19RetryRewardActionsRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12 \n\x07rule_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x06ruleId\x12\x34\n\x11recipient_user_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0frecipientUserId\"J\n\x1aRetryRewardActionsResponse\x12\x18\n\x07retried\x18\x01 \x01(\x05R\x07retried\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"x\n\x19\x43\x61ncelRewardActionRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12%\n\taction_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61\x63tionId\"V\n\x1a\x43\x61ncelRewardActionResponse\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.RewardActionR\x06\x61\x63tion\"\x1b\n\x19\x43ountRewardActionsRequest\"\xaa\x01\n\x1a\x43ountRewardActionsResponse\x12\x18\n\x07pending\x18\x01 \x01(\x03R\x07pending\x12\x1e\n\ndispatched\x18\x02 \x01(\x03R\ndispatched\x12\x1c\n\tcompleted\x18\x03 \x01(\x03R\tcompleted\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x03R\x06\x66\x61iled\x12\x1c\n\tcancelled\x18\x05 \x01(\x03R\tcancelled2\xbf\x06\n\x13RewardActionService\x12\x7f\n\x0fGetRewardAction\x12*.go2asia.connect.v1.GetRewardActionRequest\x1a+.go2asia.connect.v1.GetRewardActionResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x01\x02\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12\x84\x01\n\x11ListRewardActions\x12,.go2asia.connect.v1.ListRewardActionsRequest\x1a-.go2asia.connect.v1.ListRewardActionsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x12\x83\x01\n\x11RetryRewardAction\x12,.go2asia.connect.v1.RetryRewardActionRequest\x1a-.go2asia.connect.v1.RetryRewardActionResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x86\x01\n\x12RetryRewardActions\x12-.go2asia.connect.v1.RetryRewardActionsRequest\x1a..go2asia.connect.v1.RetryRewardActionsResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\n\x1a\x02\x08< \x02\x12\x86\x01\n\x12\x43\x61ncelRewardAction\x12-.go2asia.connect.v1.CancelRewardActionRequest\x1a..go2asia.connect.v1.CancelRewardActionResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x87\x01\n\x12\x43ountRewardActions\x12-.go2asia.connect.v1.CountRewardActionsRequest\x1a..go2asia.connect.v1.CountRewardActionsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'go2asia/connect/v1/reward_actions.proto\x12\x12go2asia.connect.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x07\n\x0cRewardAction\x12\x1b\n\taction_id\x18\x01 \x01(\tR\x08\x61\x63tionId\x12\x19\n\x08\x65vent_id\x18\x02 \x01(\tR\x07\x65ventId\x12\x17\n\x07rule_id\x18\x03 \x01(\tR\x06ruleId\x12!\n\x0crule_version\x18\x04 \x01(\x05R\x0bruleVersion\x12\x1d\n\naction_key\x18\x05 \x01(\tR\tactionKey\x12*\n\x11recipient_user_id\x18\x06 \x01(\tR\x0frecipientUserId\x12N\n\rcredit_points\x18\x07 \x01(\x0b\x32\'.go2asia.connect.v1.CreditPointsCommandH\x00R\x0c\x63reditPoints\x12K\n\x0c\x64\x65\x62it_points\x18\x08 \x01(\x0b\x32&.go2asia.connect.v1.DebitPointsCommandH\x00R\x0b\x64\x65\x62itPoints\x12]\n\x12increment_progress\x18\t \x01(\x0b\x32,.go2asia.connect.v1.IncrementProgressCommandH\x00R\x11incrementProgress\x12\x42\n\tgrant_nft\x18\x10 \x01(\x0b\x32#.go2asia.connect.v1.GrantNftCommandH\x00R\x08grantNft\x12K\n\x0cmint_onchain\x18\x11 \x01(\x0b\x32&.go2asia.connect.v1.MintOnchainCommandH\x00R\x0bmintOnchain\x12<\n\x05state\x18\n \x01(\x0e\x32&.go2asia.connect.v1.RewardAction.StateR\x05state\x12\x1a\n\x08\x61ttempts\x18\x0b \x01(\x05R\x08\x61ttempts\x12\x1d\n\nlast_error\x18\x0c \x01(\tR\tlastError\x12\x16\n\x06result\x18\r \x01(\tR\x06result\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x14\n\x10STATE_DISPATCHED\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x42\t\n\x07\x63ommand\"A\n\x13\x43reditPointsCommand\x12\x12\n\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n\x06\x61mount\x18\x02 \x01(\x03R\x06\x61mount\"@\n\x12\x44\x65\x62itPointsCommand\x12\x12\n\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n\x06\x61mount\x18\x02 \x01(\x03R\x06\x61mount\"g\n\x18IncrementProgressCommand\x12\x19\n\x08nft_type\x18\x01 \x01(\tR\x07nftType\x12\x18\n\x07\x63ounter\x18\x02 \x01(\tR\x07\x63ounter\x12\x16\n\x06\x61mount\x18\x03 \x01(\x03R\x06\x61mount\",\n\x0fGrantNftCommand\x12\x19\n\x08nft_type\x18\x01 \x01(\tR\x07nftType\"/\n\x12MintOnchainCommand\x12\x19\n\x08nft_type\x18\x01 \x01(\tR\x07nftType\"?\n\x16GetRewardActionRequest\x12%\n\taction_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61\x63tionId\"S\n\x17GetRewardActionResponse\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.RewardActionR\x06\x61\x63tion\"\x89\x02\n\x18ListRewardActionsRequest\x12\x46\n\x05state\x18\x01 \x01(\x0e\x32&.go2asia.connect.v1.RewardAction.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x34\n\x11recipient_user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0frecipientUserId\x12 \n\x07rule_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x06ruleId\x12$\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x7f\n\x19ListRewardActionsResponse\x12:\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"w\n\x18RetryRewardActionRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12%\n\taction_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61\x63tionId\"U\n\x19RetryRewardActionResponse\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.RewardActionR\x06\x61\x63tion\"\xa9\x01\n\x19RetryRewardActionsRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12 \n\x07rule_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18?R\x06ruleId\x12\x34\n\x11recipient_user_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0frecipientUserId\"J\n\x1aRetryRewardActionsResponse\x12\x18\n\x07retried\x18\x01 \x01(\x05R\x07retried\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"x\n\x19\x43\x61ncelRewardActionRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12%\n\taction_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x61\x63tionId\"V\n\x1a\x43\x61ncelRewardActionResponse\x12\x38\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.RewardActionR\x06\x61\x63tion\"\x1b\n\x19\x43ountRewardActionsRequest\"\xaa\x01\n\x1a\x43ountRewardActionsResponse\x12\x18\n\x07pending\x18\x01 \x01(\x03R\x07pending\x12\x1e\n\ndispatched\x18\x02 \x01(\x03R\ndispatched\x12\x1c\n\tcompleted\x18\x03 \x01(\x03R\tcompleted\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x03R\x06\x66\x61iled\x12\x1c\n\tcancelled\x18\x05 \x01(\x03R\tcancelled2\xbf\x06\n\x13RewardActionService\x12\x7f\n\x0fGetRewardAction\x12*.go2asia.connect.v1.GetRewardActionRequest\x1a+.go2asia.connect.v1.GetRewardActionResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x01\x02\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12\x84\x01\n\x11ListRewardActions\x12,.go2asia.connect.v1.ListRewardActionsRequest\x1a-.go2asia.connect.v1.ListRewardActionsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x12\x83\x01\n\x11RetryRewardAction\x12,.go2asia.connect.v1.RetryRewardActionRequest\x1a-.go2asia.connect.v1.RetryRewardActionResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x86\x01\n\x12RetryRewardActions\x12-.go2asia.connect.v1.RetryRewardActionsRequest\x1a..go2asia.connect.v1.RetryRewardActionsResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\n\x1a\x02\x08< \x02\x12\x86\x01\n\x12\x43\x61ncelRewardAction\x12-.go2asia.connect.v1.CancelRewardActionRequest\x1a..go2asia.connect.v1.CancelRewardActionResponse\"\x11\xaa\xbb\x18\r\n\x01\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x87\x01\n\x12\x43ountRewardActions\x12-.go2asia.connect.v1.CountRewardActionsRequest\x1a..go2asia.connect.v1.CountRewardActionsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -73,39 +73,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REWARDACTIONSERVICE'].methods_by_name['CountRewardActions']._loaded_options = None
   _globals['_REWARDACTIONSERVICE'].methods_by_name['CountRewardActions']._serialized_options = b'\252\273\030\016\n\002\002\004\022\002\010\n\032\002\010< \001'
   _globals['_REWARDACTION']._serialized_start=156
-  _globals['_REWARDACTION']._serialized_end=1025
-  _globals['_REWARDACTION_STATE']._serialized_start=883
-  _globals['_REWARDACTION_STATE']._serialized_end=1014
-  _globals['_CREDITPOINTSCOMMAND']._serialized_start=1027
-  _globals['_CREDITPOINTSCOMMAND']._serialized_end=1092
-  _globals['_DEBITPOINTSCOMMAND']._serialized_start=1094
-  _globals['_DEBITPOINTSCOMMAND']._serialized_end=1158
-  _globals['_INCREMENTPROGRESSCOMMAND']._serialized_start=1160
-  _globals['_INCREMENTPROGRESSCOMMAND']._serialized_end=1263
-  _globals['_GETREWARDACTIONREQUEST']._serialized_start=1265
-  _globals['_GETREWARDACTIONREQUEST']._serialized_end=1328
-  _globals['_GETREWARDACTIONRESPONSE']._serialized_start=1330
-  _globals['_GETREWARDACTIONRESPONSE']._serialized_end=1413
-  _globals['_LISTREWARDACTIONSREQUEST']._serialized_start=1416
-  _globals['_LISTREWARDACTIONSREQUEST']._serialized_end=1681
-  _globals['_LISTREWARDACTIONSRESPONSE']._serialized_start=1683
-  _globals['_LISTREWARDACTIONSRESPONSE']._serialized_end=1810
-  _globals['_RETRYREWARDACTIONREQUEST']._serialized_start=1812
-  _globals['_RETRYREWARDACTIONREQUEST']._serialized_end=1931
-  _globals['_RETRYREWARDACTIONRESPONSE']._serialized_start=1933
-  _globals['_RETRYREWARDACTIONRESPONSE']._serialized_end=2018
-  _globals['_RETRYREWARDACTIONSREQUEST']._serialized_start=2021
-  _globals['_RETRYREWARDACTIONSREQUEST']._serialized_end=2190
-  _globals['_RETRYREWARDACTIONSRESPONSE']._serialized_start=2192
-  _globals['_RETRYREWARDACTIONSRESPONSE']._serialized_end=2266
-  _globals['_CANCELREWARDACTIONREQUEST']._serialized_start=2268
-  _globals['_CANCELREWARDACTIONREQUEST']._serialized_end=2388
-  _globals['_CANCELREWARDACTIONRESPONSE']._serialized_start=2390
-  _globals['_CANCELREWARDACTIONRESPONSE']._serialized_end=2476
-  _globals['_COUNTREWARDACTIONSREQUEST']._serialized_start=2478
-  _globals['_COUNTREWARDACTIONSREQUEST']._serialized_end=2505
-  _globals['_COUNTREWARDACTIONSRESPONSE']._serialized_start=2508
-  _globals['_COUNTREWARDACTIONSRESPONSE']._serialized_end=2678
-  _globals['_REWARDACTIONSERVICE']._serialized_start=2681
-  _globals['_REWARDACTIONSERVICE']._serialized_end=3512
+  _globals['_REWARDACTION']._serialized_end=1170
+  _globals['_REWARDACTION_STATE']._serialized_start=1028
+  _globals['_REWARDACTION_STATE']._serialized_end=1159
+  _globals['_CREDITPOINTSCOMMAND']._serialized_start=1172
+  _globals['_CREDITPOINTSCOMMAND']._serialized_end=1237
+  _globals['_DEBITPOINTSCOMMAND']._serialized_start=1239
+  _globals['_DEBITPOINTSCOMMAND']._serialized_end=1303
+  _globals['_INCREMENTPROGRESSCOMMAND']._serialized_start=1305
+  _globals['_INCREMENTPROGRESSCOMMAND']._serialized_end=1408
+  _globals['_GRANTNFTCOMMAND']._serialized_start=1410
+  _globals['_GRANTNFTCOMMAND']._serialized_end=1454
+  _globals['_MINTONCHAINCOMMAND']._serialized_start=1456
+  _globals['_MINTONCHAINCOMMAND']._serialized_end=1503
+  _globals['_GETREWARDACTIONREQUEST']._serialized_start=1505
+  _globals['_GETREWARDACTIONREQUEST']._serialized_end=1568
+  _globals['_GETREWARDACTIONRESPONSE']._serialized_start=1570
+  _globals['_GETREWARDACTIONRESPONSE']._serialized_end=1653
+  _globals['_LISTREWARDACTIONSREQUEST']._serialized_start=1656
+  _globals['_LISTREWARDACTIONSREQUEST']._serialized_end=1921
+  _globals['_LISTREWARDACTIONSRESPONSE']._serialized_start=1923
+  _globals['_LISTREWARDACTIONSRESPONSE']._serialized_end=2050
+  _globals['_RETRYREWARDACTIONREQUEST']._serialized_start=2052
+  _globals['_RETRYREWARDACTIONREQUEST']._serialized_end=2171
+  _globals['_RETRYREWARDACTIONRESPONSE']._serialized_start=2173
+  _globals['_RETRYREWARDACTIONRESPONSE']._serialized_end=2258
+  _globals['_RETRYREWARDACTIONSREQUEST']._serialized_start=2261
+  _globals['_RETRYREWARDACTIONSREQUEST']._serialized_end=2430
+  _globals['_RETRYREWARDACTIONSRESPONSE']._serialized_start=2432
+  _globals['_RETRYREWARDACTIONSRESPONSE']._serialized_end=2506
+  _globals['_CANCELREWARDACTIONREQUEST']._serialized_start=2508
+  _globals['_CANCELREWARDACTIONREQUEST']._serialized_end=2628
+  _globals['_CANCELREWARDACTIONRESPONSE']._serialized_start=2630
+  _globals['_CANCELREWARDACTIONRESPONSE']._serialized_end=2716
+  _globals['_COUNTREWARDACTIONSREQUEST']._serialized_start=2718
+  _globals['_COUNTREWARDACTIONSREQUEST']._serialized_end=2745
+  _globals['_COUNTREWARDACTIONSRESPONSE']._serialized_start=2748
+  _globals['_COUNTREWARDACTIONSRESPONSE']._serialized_end=2918
+  _globals['_REWARDACTIONSERVICE']._serialized_start=2921
+  _globals['_REWARDACTIONSERVICE']._serialized_end=3752
 # @@protoc_insertion_point(module_scope)

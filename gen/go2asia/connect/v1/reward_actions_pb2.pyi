@@ -75,6 +75,8 @@ class RewardAction(_message.Message):
     CREDIT_POINTS_FIELD_NUMBER: _builtins.int
     DEBIT_POINTS_FIELD_NUMBER: _builtins.int
     INCREMENT_PROGRESS_FIELD_NUMBER: _builtins.int
+    GRANT_NFT_FIELD_NUMBER: _builtins.int
+    MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
@@ -114,6 +116,14 @@ class RewardAction(_message.Message):
         """Progress of the recipient."""
 
     @_builtins.property
+    def grant_nft(self) -> Global___GrantNftCommand:
+        """A badge to the recipient."""
+
+    @_builtins.property
+    def mint_onchain(self) -> Global___MintOnchainCommand:
+        """A badge to the recipient, and its way on to the chain."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
 
@@ -133,6 +143,8 @@ class RewardAction(_message.Message):
         credit_points: Global___CreditPointsCommand | None = ...,
         debit_points: Global___DebitPointsCommand | None = ...,
         increment_progress: Global___IncrementProgressCommand | None = ...,
+        grant_nft: Global___GrantNftCommand | None = ...,
+        mint_onchain: Global___MintOnchainCommand | None = ...,
         state: Global___RewardAction.State.ValueType = ...,
         attempts: _builtins.int = ...,
         last_error: _builtins.str = ...,
@@ -140,11 +152,11 @@ class RewardAction(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "increment_progress", b"increment_progress", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "mint_onchain", b"mint_onchain", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "increment_progress", b"increment_progress", "last_error", b"last_error", "recipient_user_id", b"recipient_user_id", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -231,6 +243,50 @@ class IncrementProgressCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IncrementProgressCommand: _TypeAlias = IncrementProgressCommand  # noqa: Y015
+
+@_typing.final
+class GrantNftCommand(_message.Message):
+    """Badge to give in NFT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    nft_type: _builtins.str
+    """Code of the NFT type."""
+    def __init__(
+        self,
+        *,
+        nft_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantNftCommand: _TypeAlias = GrantNftCommand  # noqa: Y015
+
+@_typing.final
+class MintOnchainCommand(_message.Message):
+    """Badge to give in NFT and to mint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    nft_type: _builtins.str
+    """Code of the NFT type."""
+    def __init__(
+        self,
+        *,
+        nft_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MintOnchainCommand: _TypeAlias = MintOnchainCommand  # noqa: Y015
 
 @_typing.final
 class GetRewardActionRequest(_message.Message):
