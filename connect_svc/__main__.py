@@ -17,6 +17,7 @@ from connect_svc.clients import Clients
 from connect_svc.config import ConnectSettings
 from connect_svc.dispatcher import Dispatcher
 from connect_svc.intake import Intake
+from connect_svc.reversal_targets import NftReversals, PointsReversals
 from connect_svc.servicer import EventServicer, RewardActionServicer, RuleServicer
 from connect_svc.targets import GrantTarget, NftTarget, PointsTarget
 from mesh import telemetry
@@ -24,7 +25,7 @@ from mesh.db import Database
 from mesh.migrate import migrate
 from mesh.server import Registration, run, serve
 
-TARGETS = (PointsTarget, NftTarget, GrantTarget)
+TARGETS = (PointsTarget, NftTarget, GrantTarget, PointsReversals, NftReversals)
 
 
 async def main() -> None:
@@ -55,7 +56,7 @@ def registrations(
         Registration(
             events_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
             events_pb2_grpc.add_EventServiceServicer_to_server,
-            EventServicer(intake, database),
+            EventServicer(intake, database, wake=wake),
         ),
         Registration(
             rules_pb2.DESCRIPTOR.services_by_name["RuleService"].full_name,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from go2asia.connect.v1 import events_pb2, reward_actions_pb2, rules_pb2
 
 from connect_svc.explanations import Explanation, PartValue, Simulation
-from connect_svc.records import ActionRecord, Receipt, State, Story
+from connect_svc.records import ActionRecord, Receipt, Reversal, State, Story
 from connect_svc.rules import Action, Outcome
 from mesh.errors import PageTokenInvalid
 from mesh.pagination import Page
@@ -17,7 +17,10 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def receipt(answer: Receipt) -> events_pb2.EventReceipt:
     """The durable answer to an event as the contract shows it."""
     return events_pb2.EventReceipt(
-        event_id=answer.event_id, action_ids=answer.action_ids, duplicate=answer.duplicate
+        event_id=answer.event_id,
+        action_ids=answer.action_ids,
+        duplicate=answer.duplicate,
+        reversed=answer.reversed,
     )
 
 
@@ -46,6 +49,8 @@ def action_record(record: ActionRecord) -> reward_actions_pb2.RewardAction:
     message.result = record.result
     message.create_time.FromDatetime(record.create_time)
     message.update_time.FromDatetime(record.update_time)
+    message.reversal_error = record.reversal_error
+    message.reversal_result = record.reversal_result
     return message
 
 
@@ -64,7 +69,20 @@ def story(told: Story, records: Sequence[ActionRecord]) -> events_pb2.GetEventRe
             outcomes=[_outcome(outcome) for outcome in told.outcomes],
         ),
         actions=[action_record(record) for record in records],
+        reversal=event_reversal(told.reversal) if told.reversal else None,
     )
+
+
+def event_reversal(told: Reversal) -> events_pb2.EventReversal:
+    """How an event was taken back as the contract shows it."""
+    message = events_pb2.EventReversal(
+        event_id=told.event_id,
+        reason=told.reason,
+        author=told.author,
+        before_arrival=told.before_arrival,
+    )
+    message.reverse_time.FromDatetime(told.reverse_time)
+    return message
 
 
 def explanation(told: Explanation) -> events_pb2.RuleExplanation:
@@ -92,6 +110,9 @@ def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsR
         completed=by_state[State.COMPLETED],
         failed=by_state[State.FAILED],
         cancelled=by_state[State.CANCELLED],
+        reversing=by_state[State.REVERSING],
+        reversed=by_state[State.REVERSED],
+        reversal_failed=by_state[State.REVERSAL_FAILED],
     )
 
 

@@ -1,18 +1,20 @@
-"""Sending what was decided: one worker a lane, each behind a circuit breaker of its own."""
+"""Sending what was decided, and its taking back: one worker a lane, each behind its own breaker."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from connect_svc.lanes import QUEUE
-from connect_svc.records import State, Verdict
+from connect_svc.lanes import QUEUE, REVERSALS
+from connect_svc.records import ReversalVerdict, State, Verdict
 from connect_svc.store import ActionStore
 from connect_svc.targets import Target
 from mesh.breaker import Breaker
 from mesh.db import Connection, Database
 from mesh.outbox import Claim, Dead, Done, Outcome, Settlement
 from mesh.worker import Worker
+
+BACK = frozenset(REVERSALS.values())
 
 
 class Dispatcher:
@@ -25,7 +27,7 @@ class Dispatcher:
                 QUEUE,
                 target.lane,
                 handle=target,
-                settle=_settle,
+                settle=_settle_reversals if target.lane in BACK else _settle,
                 batch=target.batch,
                 breaker=Breaker(),
             )
@@ -57,6 +59,11 @@ async def _settle(connection: Connection, settlements: Sequence[Settlement]) -> 
     await ActionStore(connection).settle(verdicts)
 
 
+async def _settle_reversals(connection: Connection, settlements: Sequence[Settlement]) -> None:
+    verdicts = [_reversal_verdict(claim, outcome) for claim, outcome in settlements]
+    await ActionStore(connection).settle_reversals(verdicts)
+
+
 def _verdict(claim: Claim, outcome: Outcome) -> Verdict:
     match outcome:
         case Done(result):
@@ -64,3 +71,12 @@ def _verdict(claim: Claim, outcome: Outcome) -> Verdict:
         case Dead(reason):
             return Verdict(claim.item_id, State.FAILED, claim.attempts, last_error=reason)
     return Verdict(claim.item_id, State.PENDING, claim.attempts, last_error=outcome.error)
+
+
+def _reversal_verdict(claim: Claim, outcome: Outcome) -> ReversalVerdict:
+    match outcome:
+        case Done(result):
+            return ReversalVerdict(claim.item_id, State.REVERSED, result=str(result))
+        case Dead(reason):
+            return ReversalVerdict(claim.item_id, State.REVERSAL_FAILED, reason)
+    return ReversalVerdict(claim.item_id, State.REVERSING, outcome.error)

@@ -66,6 +66,12 @@ def not_enabled(rule_id: str, version: int, detail: str) -> Explanation:
     return Explanation(Outcome(rule_id, version, Result.NOT_ENABLED, detail))
 
 
+def reversed_before_arrival(rule_id: str) -> Explanation:
+    """Any rule, for an event that was taken back before it came."""
+    detail = "The event was taken back before it arrived; no rule was tried."
+    return Explanation(Outcome(rule_id, 0, Result.EVENT_REVERSED, detail))
+
+
 def simulate(catalogue: Catalogue, event: events_pb2.Event) -> Simulation:
     """Decides the event, and explains every rule for its type; the event must have its id."""
     decision = decide(catalogue, event)

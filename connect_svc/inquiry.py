@@ -7,7 +7,14 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 from connect_svc.authoring import state_name
 from connect_svc.catalog import CatalogCache
 from connect_svc.errors import EventNotFound, RuleNotFound
-from connect_svc.explanations import Explanation, Simulation, explain, not_enabled, simulate
+from connect_svc.explanations import (
+    Explanation,
+    Simulation,
+    explain,
+    not_enabled,
+    reversed_before_arrival,
+    simulate,
+)
 from connect_svc.normalization import normalize
 from connect_svc.records import ActionRecord, Story
 from connect_svc.rules import Catalogue, compile_rule, stored_rule
@@ -85,6 +92,8 @@ async def simulate_event(
 
 
 def _explain(story: Story, rule_id: str, rule: rules_pb2.Rule | None) -> Explanation:
+    if story.reversal is not None and story.reversal.before_arrival:
+        return reversed_before_arrival(rule_id)
     catalogue = f"catalogue version {story.catalog_version}, which decided the event"
     if rule is None:
         return not_enabled(rule_id, 0, f"The rule was not written yet in {catalogue}.")

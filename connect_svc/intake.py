@@ -13,7 +13,7 @@ from connect_svc.errors import ExternalIdReused, OccurredInFuture
 from connect_svc.lanes import LANES, QUEUE
 from connect_svc.normalization import Submission
 from connect_svc.records import EventKey, Known, Moment, Receipt, Taken
-from connect_svc.rules import Action, Catalogue, decide
+from connect_svc.rules import Action, Catalogue, Decision, decide
 from connect_svc.store import ActionStore, EventStore, RuleStore
 from mesh import telemetry
 from mesh.batching import GroupCommit
@@ -112,7 +112,8 @@ class Batch:
             self.answers.append(refusal)
 
     def _answer(self, submission: Submission, traceparent: str | None) -> Receipt:
-        if (known := self._known.get(submission.key)) is not None:
+        known = self._known.get(submission.key)
+        if known is not None and known.fingerprint:
             return _again(submission, known)
         occurred_time = submission.event.occurred_time.ToDatetime(self._moment.now.tzinfo)
         if occurred_time > self._moment.now + MAX_AHEAD:
@@ -121,10 +122,13 @@ class Batch:
             )
         event = events_pb2.Event()
         event.CopyFrom(submission.event)
-        event.event_id = new_id()
+        event.event_id = known.receipt.event_id if known else new_id()
         event.received_time.FromDatetime(self._moment.now)
-        decision = decide(self._catalogue, event)
-        taken = Taken(submission, event, self._moment.now, decision)
+        # What was taken back before it came gives nothing.
+        decision = (
+            Decision(self._catalogue.version, (), ()) if known else decide(self._catalogue, event)
+        )
+        taken = Taken(submission, event, self._moment.now, decision, reversed=known is not None)
         self.taken.append(taken)
         self.works += [_work(action, traceparent) for action in decision.actions]
         self._known[submission.key] = Known(submission.fingerprint, taken.receipt)

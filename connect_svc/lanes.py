@@ -1,4 +1,4 @@
-"""The queue of reward actions and its lanes, one a kind of call."""
+"""The queue of reward actions, on their way out or back, and its lanes, one a kind of call."""
 
 from datetime import timedelta
 
@@ -16,6 +16,16 @@ LANES = {
     "increment_progress": NFT,
     "grant_nft": NFT_GRANTS,
     "mint_onchain": NFT_GRANTS,
+}
+
+POINTS_REVERSALS = "points-reversals"
+NFT_REVERSALS = "nft-reversals"
+
+# By which call what was sent on a lane is taken back.
+REVERSALS = {
+    POINTS: POINTS_REVERSALS,
+    NFT: NFT_REVERSALS,
+    NFT_GRANTS: NFT_REVERSALS,
 }
 
 # Longer than a call with all its retries (10 seconds by the contract) and the commit after it.

@@ -24,16 +24,21 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The durable answer to an event; `duplicate` when it is not the first."""
+    """The durable answer to an event; `duplicate` when it is not the first.
+
+    `reversed` when the event was taken back before it arrived.
+    """
 
     event_id: str
     action_ids: tuple[str, ...]
     duplicate: bool = False
+    reversed: bool = False
 
     @classmethod
-    def of(cls, event_id: str, outcomes: Sequence[Outcome]) -> "Receipt":
+    def of(cls, event_id: str, outcomes: Sequence[Outcome], *, reversed: bool) -> "Receipt":
         """The first answer to an event that was decided so."""
-        return cls(event_id, tuple(each for outcome in outcomes for each in outcome.action_ids))
+        actions = tuple(each for outcome in outcomes for each in outcome.action_ids)
+        return cls(event_id, actions, reversed=reversed)
 
     def again(self) -> "Receipt":
         """The same answer for whoever submits the event once more."""
@@ -41,7 +46,10 @@ class Receipt:
 
 
 class Known(NamedTuple):
-    """What was answered to an event, and the hash of its content."""
+    """What was answered to an event, and the hash of its content.
+
+    That is empty for an event that was taken back and has yet to arrive.
+    """
 
     fingerprint: bytes
     receipt: Receipt
@@ -49,17 +57,31 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An event about to be stored: with its id and time of receipt, and what was decided."""
+    """An event about to be stored: with its id and time of receipt, and what was decided.
+
+    `reversed` when it was taken back before it arrived.
+    """
 
     submission: Submission
     event: events_pb2.Event
     received_time: datetime
     decision: Decision
+    reversed: bool
 
     @property
     def receipt(self) -> Receipt:
         """The answer to whoever submitted it."""
-        return Receipt.of(self.event.event_id, self.decision.outcomes)
+        return Receipt.of(self.event.event_id, self.decision.outcomes, reversed=self.reversed)
+
+
+class Reversal(NamedTuple):
+    """How an event was taken back; `before_arrival` when there was nothing to take yet."""
+
+    event_id: str
+    reason: str
+    author: str
+    before_arrival: bool
+    reverse_time: datetime
 
 
 class Story(NamedTuple):
@@ -68,6 +90,7 @@ class Story(NamedTuple):
     event: events_pb2.Event
     catalog_version: int
     outcomes: tuple[Outcome, ...]
+    reversal: Reversal | None
 
 
 class State(StrEnum):
@@ -78,6 +101,9 @@ class State(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    REVERSING = "REVERSING"
+    REVERSED = "REVERSED"
+    REVERSAL_FAILED = "REVERSAL_FAILED"
 
 
 class Verdict(NamedTuple):
@@ -87,6 +113,15 @@ class Verdict(NamedTuple):
     state: State
     attempts: int
     last_error: str = ""
+    result: str = ""
+
+
+class ReversalVerdict(NamedTuple):
+    """What became of an attempt to take an action back, and where that leaves the action."""
+
+    action_id: str
+    state: State
+    error: str = ""
     result: str = ""
 
 
@@ -102,3 +137,5 @@ class ActionRecord:
     result: str
     create_time: datetime
     update_time: datetime
+    reversal_error: str
+    reversal_result: str

@@ -36,6 +36,7 @@ class Result(StrEnum):
     CONDITION_FALSE = "CONDITION_FALSE"
     OTHER_EVENT_TYPE = "OTHER_EVENT_TYPE"
     NOT_ENABLED = "NOT_ENABLED"
+    EVENT_REVERSED = "EVENT_REVERSED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from go2asia.connect.v1 import (
     rules_pb2_grpc,
 )
 
-from connect_svc import authoring, convert, inquiry, operating
+from connect_svc import authoring, convert, inquiry, operating, reversing
 from connect_svc.catalog import CatalogCache
 from connect_svc.errors import ActionNotFound, RuleNotFound
 from connect_svc.intake import Intake
@@ -26,7 +26,8 @@ from mesh.errors import Internal, MeshError
 from mesh.identity import caller
 
 Mutation = (
-    rules_pb2.CreateRuleRequest
+    events_pb2.ReverseEventRequest
+    | rules_pb2.CreateRuleRequest
     | rules_pb2.UpdateRuleRequest
     | rules_pb2.SetRuleStateRequest
     | reward_actions_pb2.RetryRewardActionRequest
@@ -37,11 +38,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class EventServicer(events_pb2_grpc.EventServiceServicer):
-    """Takes events in and tells their stories."""
+    """Takes events in and back and tells their stories.
 
-    def __init__(self, intake: Intake, database: Database) -> None:
+    `wake` is called when an event's rewards are to be taken back.
+    """
+
+    def __init__(self, intake: Intake, database: Database, *, wake: Callable[[], None]) -> None:
         self._intake = intake
         self._database = database
+        self._wake = wake
 
     async def SubmitEvent(
         self, request: events_pb2.SubmitEventRequest, context: Context
@@ -83,6 +88,18 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             explanation=convert.explanation(told.explanation),
             actions=[convert.action_record(record) for record in told.actions],
         )
+
+    async def ReverseEvent(
+        self, request: events_pb2.ReverseEventRequest, context: Context
+    ) -> events_pb2.ReverseEventResponse:
+        """Takes back what an event gave."""
+        author = caller()
+        key = _key(str(author), "ReverseEvent", request)
+        answer = await reversing.reverse_event(
+            self._database, key, author, _event_key(request), request.reason
+        )
+        self._wake()
+        return answer
 
     async def ListEvents(
         self, request: events_pb2.ListEventsRequest, context: Context
@@ -271,7 +288,9 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
 
 
 def _event_key(
-    request: events_pb2.GetEventRequest | events_pb2.ExplainEventRequest,
+    request: events_pb2.GetEventRequest
+    | events_pb2.ExplainEventRequest
+    | events_pb2.ReverseEventRequest,
 ) -> events_pb2.ExternalKey | str:
     by_source = request.WhichOneof("key") == "external_key"
     return request.external_key if by_source else request.event_id

@@ -67,6 +67,26 @@ evaluations = Table(
     Column("outcomes", JSONB, nullable=False),
 )
 
+# How events were taken back. An event that had yet to arrive is taken back by its key: `event_keys`
+# then has it with an id of its own and an empty fingerprint.
+event_reversals = Table(
+    "event_reversals",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("before_arrival", Boolean, nullable=False),
+    Column("reverse_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# The fingerprints of events that arrived after they were taken back.
+reversed_arrivals = Table(
+    "reversed_arrivals",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+)
+
 # One row. Whoever writes a rule counts it up first, so rule writes happen one after the other.
 rule_catalog = Table(
     "rule_catalog",
@@ -92,7 +112,8 @@ rule_versions = Table(
 )
 
 # What was decided, and the verdict of the target. Between the two the action is in the queue: it is
-# DISPATCHED while a worker holds its claim there, so that claiming writes no second row.
+# DISPATCHED while a worker holds its claim there, so that claiming writes no second row. An action
+# that is REVERSING is in the queue on its way back, in the place of its way out.
 reward_actions = Table(
     "reward_actions",
     metadata,
@@ -109,9 +130,15 @@ reward_actions = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("last_error", Text, nullable=False, server_default=""),
     Column("result", Text, nullable=False, server_default=""),
+    Column("reversal_error", Text, nullable=False, server_default=""),
+    Column("reversal_result", Text, nullable=False, server_default=""),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    CheckConstraint("state IN ('PENDING', 'COMPLETED', 'FAILED', 'CANCELLED')", name="state"),
+    CheckConstraint(
+        "state IN ('PENDING', 'COMPLETED', 'FAILED', 'CANCELLED', 'REVERSING', 'REVERSED',"
+        " 'REVERSAL_FAILED')",
+        name="state",
+    ),
     Index(None, "sequence", unique=True),
     Index(None, "state", "sequence"),
     Index(None, "event_id"),

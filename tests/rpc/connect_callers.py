@@ -69,7 +69,7 @@ def services_on(server: LoopServer, cluster: Cluster, name: str) -> Iterator[tup
         intake = Intake(database, catalog, wake=lambda: None)
         await running.enter_async_context(intake)
         return (
-            EventServicer(intake, database),
+            EventServicer(intake, database, wake=lambda: None),
             RuleServicer(database, catalog),
             RewardActionServicer(database, wake=lambda: None),
         )

@@ -195,6 +195,23 @@ def test_an_event_is_sent_shown_and_explained(run: Run, rules: Path, tmp_path: P
     assert name in tailed
 
 
+def test_an_event_is_taken_back_by_its_source_s_key(run: Run, rules: Path, tmp_path: Path) -> None:
+    run(MANAGER, "rules", "apply", rules)
+    sent = event()
+    name = f"quest/{sent['external_id']}"
+    run(OPERATOR, "events", "submit", events_file(tmp_path, sent))
+    taken = run(OPERATOR, "events", "reverse", name, "--reason", "It was fraud.").stdout
+    assert f"taken back by {OPERATOR} at " in taken
+    assert "It was fraud." in taken
+    assert "CANCELLED" in taken
+    again = run(MANAGER, "events", "reverse", name, "--reason", "Once more.").stdout
+    assert again.splitlines()[0] == taken.splitlines()[0], "the first one stays"
+    assert taken.splitlines()[0] in run(OPERATOR, "events", "show", name).stdout
+    early = run(OPERATOR, "events", "reverse", "quest/cli-never", "--reason", "Too early.").stdout
+    assert "taken back, before it arrived, by" in early
+    assert run(OPERATOR, "events", "reverse", name).exit_code == 2, "a reason is asked for"
+
+
 def test_failed_actions_are_listed_and_sent_again(
     run: Run, rules: Path, tmp_path: Path, connect: ConnectDatabase
 ) -> None:

@@ -9,6 +9,9 @@ from go2asia.points.v1 import points_pb2
 from google.protobuf.json_format import MessageToJson, ParseDict
 
 from connect_svc.bus import parse
+from connect_svc.records import State
+from connect_svc.reversal_targets import nft_reversal, points_reversal
+from connect_svc.reversing import way_back
 from connect_svc.targets import Target, UnaryTarget, grant, post_item, reward
 from mesh import validation
 from mesh.errors import (
@@ -103,6 +106,35 @@ def test_a_badge_is_a_grant_that_may_ask_for_its_mint(kind: str) -> None:
     validation.check(found)
     assert (found.request_id, found.user_id) == (ACTION["action_id"], "ada")
     assert (found.nft_type, found.mint_onchain) == ("explorer", kind == "mint_onchain")
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [("credit_points", "AWARD"), ("debit_points", "SPEND")],
+)
+def test_a_booking_is_reversed_by_the_request_that_asked_for_it(command: str, kind: str) -> None:
+    made = points_reversal(action(**{command: {"unit": "G2A", "amount": 150}}))
+    validation.check(made)
+    assert made.request_id == f"reverse-{ACTION['action_id']}"
+    assert made.original_request.request_id == ACTION["action_id"]
+    assert made.original_request.kind == points_pb2.TransactionKind.Value(
+        f"TRANSACTION_KIND_{kind}"
+    )
+    assert made.amount == 0, "all of it"
+
+
+def test_a_badge_is_reverted_by_the_request_that_asked_for_it() -> None:
+    made = nft_reversal(action(grant_nft={"nft_type": "explorer"}))
+    validation.check(made)
+    assert (made.original_request_id, made.reference) == (ACTION["action_id"], ACTION["event_id"])
+
+
+@pytest.mark.parametrize("attempts", [0, 1, 7])
+@pytest.mark.parametrize("state", ["PENDING", "COMPLETED", "FAILED", "CANCELLED"])
+def test_only_what_was_never_claimed_is_cancelled(state: str, attempts: int) -> None:
+    gone = state == "CANCELLED" or not attempts
+    expected = State.CANCELLED if gone else State.REVERSING
+    assert way_back(State(state), attempts) is expected
 
 
 async def test_calls_of_their_own_have_verdicts_of_their_own() -> None:

@@ -46,11 +46,19 @@ class RewardAction(_message.Message):
         STATE_FAILED: RewardAction._State.ValueType  # 4
         """Given up: refused by the target or out of attempts; `last_error` says why."""
         STATE_CANCELLED: RewardAction._State.ValueType  # 5
-        """Taken back by an operator before any dispatcher had it."""
+        """Taken back, by an operator or with its event, before any dispatcher had it."""
+        STATE_REVERSING: RewardAction._State.ValueType  # 6
+        """Its event was taken back: its target is being told to reverse it or to ignore its arrival."""
+        STATE_REVERSED: RewardAction._State.ValueType  # 7
+        """The target has reversed it, or will ignore it."""
+        STATE_REVERSAL_FAILED: RewardAction._State.ValueType  # 8
+        """It could not be taken back, or not wholly; `reversal_error` says why and what stands."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """PENDING → DISPATCHED → COMPLETED or FAILED; DISPATCHED → PENDING when it is to be tried again;
         FAILED → PENDING by an operator's retry; PENDING → CANCELLED while it was never claimed.
+        When its event is taken back, any that was ever claimed is REVERSING → REVERSED or
+        REVERSAL_FAILED; REVERSAL_FAILED → REVERSING by an operator's retry.
         """
 
     STATE_UNSPECIFIED: RewardAction.State.ValueType  # 0
@@ -64,7 +72,13 @@ class RewardAction(_message.Message):
     STATE_FAILED: RewardAction.State.ValueType  # 4
     """Given up: refused by the target or out of attempts; `last_error` says why."""
     STATE_CANCELLED: RewardAction.State.ValueType  # 5
-    """Taken back by an operator before any dispatcher had it."""
+    """Taken back, by an operator or with its event, before any dispatcher had it."""
+    STATE_REVERSING: RewardAction.State.ValueType  # 6
+    """Its event was taken back: its target is being told to reverse it or to ignore its arrival."""
+    STATE_REVERSED: RewardAction.State.ValueType  # 7
+    """The target has reversed it, or will ignore it."""
+    STATE_REVERSAL_FAILED: RewardAction.State.ValueType  # 8
+    """It could not be taken back, or not wholly; `reversal_error` says why and what stands."""
 
     ACTION_ID_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
@@ -83,6 +97,8 @@ class RewardAction(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    REVERSAL_RESULT_FIELD_NUMBER: _builtins.int
+    REVERSAL_ERROR_FIELD_NUMBER: _builtins.int
     action_id: _builtins.str
     """Derived UUID."""
     event_id: _builtins.str
@@ -103,6 +119,12 @@ class RewardAction(_message.Message):
     """Why the last attempt failed; empty if none did."""
     result: _builtins.str
     """What the target made of it: a transaction id of Points, an NFT id."""
+    reversal_result: _builtins.str
+    """What the target made of taking it back: the reversal's transaction id of Points, an NFT id.
+    Empty if the target never had it.
+    """
+    reversal_error: _builtins.str
+    """Why the last attempt to take it back failed; empty if none did."""
     @_builtins.property
     def credit_points(self) -> Global___CreditPointsCommand:
         """Points to the recipient."""
@@ -151,10 +173,12 @@ class RewardAction(_message.Message):
         result: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        reversal_result: _builtins.str = ...,
+        reversal_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "mint_onchain", b"mint_onchain", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
@@ -584,6 +608,9 @@ class CountRewardActionsResponse(_message.Message):
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    REVERSING_FIELD_NUMBER: _builtins.int
+    REVERSED_FIELD_NUMBER: _builtins.int
+    REVERSAL_FAILED_FIELD_NUMBER: _builtins.int
     pending: _builtins.int
     """Waiting."""
     dispatched: _builtins.int
@@ -594,6 +621,12 @@ class CountRewardActionsResponse(_message.Message):
     """Given up."""
     cancelled: _builtins.int
     """Taken back before they were sent."""
+    reversing: _builtins.int
+    """Being taken back."""
+    reversed: _builtins.int
+    """Taken back."""
+    reversal_failed: _builtins.int
+    """Could not be taken back."""
     def __init__(
         self,
         *,
@@ -602,10 +635,13 @@ class CountRewardActionsResponse(_message.Message):
         completed: _builtins.int = ...,
         failed: _builtins.int = ...,
         cancelled: _builtins.int = ...,
+        reversing: _builtins.int = ...,
+        reversed: _builtins.int = ...,
+        reversal_failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "dispatched", b"dispatched", "failed", b"failed", "pending", b"pending"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "dispatched", b"dispatched", "failed", b"failed", "pending", b"pending", "reversal_failed", b"reversal_failed", "reversed", b"reversed", "reversing", b"reversing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
