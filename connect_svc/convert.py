@@ -33,6 +33,7 @@ def reward_action(action: Action) -> reward_actions_pb2.RewardAction:
         rule_version=action.rule_version,
         action_key=action.key,
         recipient_user_id=action.recipient,
+        variant=action.variant,
     )
     command = getattr(message, action.kind)
     for name, value in action.command.items():
@@ -163,4 +164,5 @@ def _outcome(outcome: Outcome) -> events_pb2.RuleOutcome:
         result=events_pb2.RuleOutcome.Result.Value(f"RESULT_{outcome.result}"),
         detail=outcome.detail,
         action_ids=outcome.action_ids,
+        variant=outcome.variant,
     )

@@ -8,7 +8,7 @@ from go2asia.connect.v1 import events_pb2
 
 from connect_svc.conditions import Part, parts
 from connect_svc.expressions import EvaluationError, Facts
-from connect_svc.rules import Catalogue, CompiledRule, Decision, Outcome, Result, decide
+from connect_svc.rules import Catalogue, CompiledRule, Decision, Outcome, Result
 
 MAX_FALSE_SHOWN = 200
 
@@ -72,9 +72,8 @@ def reversed_before_arrival(rule_id: str) -> Explanation:
     return Explanation(Outcome(rule_id, 0, Result.EVENT_REVERSED, detail))
 
 
-def simulate(catalogue: Catalogue, event: events_pb2.Event) -> Simulation:
-    """Decides the event, and explains every rule for its type; the event must have its id."""
-    decision = decide(catalogue, event)
+def simulation(catalogue: Catalogue, event: events_pb2.Event, decision: Decision) -> Simulation:
+    """Explains what every rule for the event's type would do, the event being decided so."""
     recorded = {outcome.rule_id: outcome for outcome in decision.outcomes}
     explanations: list[Explanation] = []
     false = 0

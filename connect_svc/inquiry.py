@@ -6,6 +6,7 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 
 from connect_svc.authoring import state_name
 from connect_svc.catalog import CatalogCache
+from connect_svc.deciding import try_rules
 from connect_svc.errors import EventNotFound, RuleNotFound
 from connect_svc.explanations import (
     Explanation,
@@ -13,9 +14,10 @@ from connect_svc.explanations import (
     explain,
     not_enabled,
     reversed_before_arrival,
-    simulate,
+    simulation,
 )
 from connect_svc.normalization import normalize
+from connect_svc.rationing import foresee
 from connect_svc.records import ActionRecord, Story
 from connect_svc.rules import Catalogue, compile_rule, stored_rule
 from connect_svc.store import ActionStore, EventStore, RuleStore
@@ -82,13 +84,17 @@ async def simulate_event(
     given = None if rule is None else compile_rule(rule)
     async with database.transaction(read_only=True, isolation=_SNAPSHOT) as connection:
         store = RuleStore(connection)
-        catalogue = await catalog.at(await store.catalog_version(), store)
+        moment = await EventStore(connection).moment()
+        tried.received_time.FromDatetime(moment.now)
+        catalogue = await catalog.at(moment.catalog_version, store)
         drafts = await store.drafts(tried.event_type) if with_drafts else []
-    rules = {each.rule_id: each for each in catalogue.rules_for(tried.event_type)}
-    rules |= {draft.rule_id: stored_rule(draft) for draft in drafts}
-    if given is not None:
-        rules[given.rule_id] = given
-    return simulate(Catalogue(catalogue.version, rules.values()), tried)
+        rules = {each.rule_id: each for each in catalogue.rules_for(tried.event_type)}
+        rules |= {draft.rule_id: stored_rule(draft) for draft in drafts}
+        if given is not None:
+            rules[given.rule_id] = given
+        catalogue = Catalogue(catalogue.version, rules.values())
+        decision = await foresee(connection, try_rules(catalogue, tried))
+    return simulation(catalogue, tried, decision)
 
 
 def _explain(story: Story, rule_id: str, rule: rules_pb2.Rule | None) -> Explanation:

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from go2asia.connect.v1 import events_pb2
 
 from connect_svc import convert
 from connect_svc.catalog import CatalogCache
+from connect_svc.deciding import Trial, try_rules, untried
 from connect_svc.errors import ExternalIdReused, OccurredInFuture
 from connect_svc.lanes import LANES, QUEUE
 from connect_svc.normalization import Submission
+from connect_svc.rationing import ration
 from connect_svc.records import EventKey, Known, Moment, Receipt, Taken
-from connect_svc.rules import Action, Catalogue, Decision, decide
+from connect_svc.rules import Action, Catalogue, Decision
 from connect_svc.store import ActionStore, EventStore, RuleStore
 from mesh import telemetry
 from mesh.batching import GroupCommit
@@ -81,40 +83,79 @@ class Intake:
         known = await events.known({submission.key for submission, _ in arrivals})
         batch = Batch(catalogue, moment, known)
         for arrival in arrivals:
-            batch.take(*arrival)
+            batch.enter(*arrival)
+        batch.conclude(await ration(connection, batch.trials))
         await events.add(batch.taken)
         await ActionStore(connection).add(batch.actions)
         await QUEUE.enqueue(connection, batch.works)
         return batch
 
 
+class Entry(NamedTuple):
+    """A new event of a batch: at which place in it, with its id and with the rules it concerns.
+
+    `reversed` when it was taken back before it came.
+    """
+
+    place: int
+    submission: Submission
+    traceparent: str | None
+    event: events_pb2.Event
+    trial: Trial
+    reversed: bool
+
+
 class Batch:
-    """Answers submissions one after the other; a refused one changes nothing."""
+    """Answers submissions in order; a refused one changes nothing."""
 
     def __init__(self, catalogue: Catalogue, moment: Moment, known: dict[EventKey, Known]) -> None:
         self._catalogue = catalogue
         self._moment = moment
         self._known = known
+        self._asked: list[Submission | OccurredInFuture] = []
+        self._entries: dict[EventKey, Entry] = {}
         self.taken: list[Taken] = []
         self.works: list[Work] = []
         self.answers: list[Receipt | MeshError] = []
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The new events, tried and waiting to be decided."""
+        return [entry.trial for entry in self._entries.values()]
 
     @property
     def actions(self) -> list[Action]:
         """What the events taken in this batch caused, in order."""
         return [action for taken in self.taken for action in taken.decision.actions]
 
-    def take(self, submission: Submission, traceparent: str | None) -> None:
-        """Decides the next event and notes the answer to it."""
-        try:
-            self.answers.append(self._answer(submission, traceparent))
-        except MeshError as refusal:
-            self.answers.append(refusal)
+    def enter(self, submission: Submission, traceparent: str | None) -> None:
+        """Tries the next event on the rules, if it is new.
 
-    def _answer(self, submission: Submission, traceparent: str | None) -> Receipt:
+        One that was taken back before it came is new too, but concerns no rule.
+        """
+        asked: Submission | OccurredInFuture = submission
         known = self._known.get(submission.key)
-        if known is not None and known.fingerprint:
-            return _again(submission, known)
+        new = known is None or not known.fingerprint
+        if new and submission.key not in self._entries:
+            try:
+                self._enter(submission, traceparent, known)
+            except OccurredInFuture as refusal:
+                asked = refusal
+        self._asked.append(asked)
+
+    def conclude(self, decisions: Sequence[Decision]) -> None:
+        """Takes in the new events, decided so, and notes the answers to all."""
+        for entry, decision in zip(self._entries.values(), decisions, strict=True):
+            taken = Taken(entry.submission, entry.event, self._moment.now, decision, entry.reversed)
+            self.taken.append(taken)
+            self.works += [_work(action, entry.traceparent) for action in decision.actions]
+            self._known[entry.submission.key] = Known(entry.submission.fingerprint, taken.receipt)
+        first = {entry.place for entry in self._entries.values()}
+        self.answers = [self._answer(at, at in first) for at in range(len(self._asked))]
+
+    def _enter(
+        self, submission: Submission, traceparent: str | None, awaited: Known | None
+    ) -> None:
         occurred_time = submission.event.occurred_time.ToDatetime(self._moment.now.tzinfo)
         if occurred_time > self._moment.now + MAX_AHEAD:
             raise OccurredInFuture(
@@ -122,22 +163,24 @@ class Batch:
             )
         event = events_pb2.Event()
         event.CopyFrom(submission.event)
-        event.event_id = known.receipt.event_id if known else new_id()
+        event.event_id = awaited.receipt.event_id if awaited else new_id()
         event.received_time.FromDatetime(self._moment.now)
-        # What was taken back before it came gives nothing.
-        decision = (
-            Decision(self._catalogue.version, (), ()) if known else decide(self._catalogue, event)
+        trial = untried(self._catalogue, event) if awaited else try_rules(self._catalogue, event)
+        self._entries[submission.key] = Entry(
+            len(self._asked), submission, traceparent, event, trial, reversed=awaited is not None
         )
-        taken = Taken(submission, event, self._moment.now, decision, reversed=known is not None)
-        self.taken.append(taken)
-        self.works += [_work(action, traceparent) for action in decision.actions]
-        self._known[submission.key] = Known(submission.fingerprint, taken.receipt)
-        return taken.receipt
+
+    def _answer(self, place: int, is_first: bool) -> Receipt | MeshError:
+        asked = self._asked[place]
+        if isinstance(asked, MeshError):
+            return asked
+        known = self._known[asked.key]
+        return known.receipt if is_first else _again(asked, known)
 
 
-def _again(submission: Submission, known: Known) -> Receipt:
+def _again(submission: Submission, known: Known) -> Receipt | ExternalIdReused:
     if known.fingerprint != submission.fingerprint:
-        raise ExternalIdReused(
+        return ExternalIdReused(
             field=submission.field("external_id"),
             external_id=submission.event.external_id,
             event_id=known.receipt.event_id,

@@ -7,7 +7,7 @@ from go2asia.connect.v1 import reward_actions_pb2
 from connect_svc import convert
 from connect_svc.errors import ActionNotFound, ActionStateForbidden
 from connect_svc.lanes import QUEUE
-from connect_svc.store import ActionStore
+from connect_svc.store import ActionStore, LimitStore
 from connect_svc.tables import idempotency_keys
 from mesh.db import Connection, Database
 from mesh.idempotency import Key, recall, remember
@@ -36,13 +36,17 @@ async def retry_action(database: Database, key: Key, action_id: str) -> RewardAc
 
 
 async def cancel_action(database: Database, key: Key, action_id: str) -> RewardAction:
-    """Takes back an action that was never claimed.
+    """Takes back an action that was never claimed, and counts it out of its rule's limits.
 
     Raises `ActionNotFound` or `ActionStateForbidden`.
     """
 
     async def cancelled(connection: Connection) -> bool:
-        return await ActionStore(connection).cancel(action_id)
+        event_id = await ActionStore(connection).cancel(action_id)
+        if event_id is None:
+            return False
+        await LimitStore(connection).refund(event_id, [action_id])
+        return True
 
     wanted = "only a pending action that no dispatcher ever claimed can be cancelled"
     return await database.run(lambda c: _change(c, key, action_id, cancelled, wanted))

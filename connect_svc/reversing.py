@@ -9,7 +9,7 @@ from connect_svc.errors import EventNotFound
 from connect_svc.lanes import LANES, QUEUE, REVERSALS
 from connect_svc.normalization import own_source
 from connect_svc.records import ActionRecord, State
-from connect_svc.store import ActionStore, EventStore, ReversalStore
+from connect_svc.store import ActionStore, EventStore, LimitStore, ReversalStore
 from connect_svc.tables import idempotency_keys
 from mesh.clock import new_id
 from mesh.db import Connection, Database
@@ -36,7 +36,7 @@ async def reverse_event(
             raise known
         if known is not None:
             return Response.FromString(known)
-        event_id = await _take_back(connection, author, event, reason)
+        event_id, is_first = await _take_back(connection, author, event, reason)
         reversal = await ReversalStore(connection).of_event(event_id)
         if reversal is None:
             raise RuntimeError(f"the reversal of event {event_id} vanished within its transaction")
@@ -48,6 +48,9 @@ async def reverse_event(
             ],
         )
         await remember(connection, idempotency_keys, [(key, answer.SerializeToString())])
+        if is_first:
+            # Last, because every event of the rules waits for their counters.
+            await LimitStore(connection).refund(event_id)
         return answer
 
     return await database.run(work)
@@ -62,8 +65,8 @@ def way_back(state: State, attempts: int) -> State:
 
 async def _take_back(
     connection: Connection, author: Identity, event: EventName, reason: str
-) -> str:
-    """The id of the event, which is taken back now or was before."""
+) -> tuple[str, bool]:
+    """The id of the event, and whether it is taken back now rather than before."""
     store = ReversalStore(connection)
     if isinstance(event, str):
         event_id, arrived = event, True
@@ -75,10 +78,11 @@ async def _take_back(
         event_id, arrived = found or new_id(), found is not None
         if not arrived:
             await store.bury(key, event_id)
-    if await store.of_event(event_id) is None:
-        await store.add(event_id, reason, str(author), before_arrival=not arrived)
-        await _take_back_actions(connection, event_id)
-    return event_id
+    if await store.of_event(event_id) is not None:
+        return event_id, False
+    await store.add(event_id, reason, str(author), before_arrival=not arrived)
+    await _take_back_actions(connection, event_id)
+    return event_id, True
 
 
 async def _check_arrived(connection: Connection, author: Identity, event_id: str) -> None:

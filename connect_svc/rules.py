@@ -1,4 +1,4 @@
-"""Deciding: a catalogue of compiled rules and one event in, outcomes and actions out. Pure."""
+"""Rules, compiled and found by event; and what deciding with them comes to. Pure."""
 
 import hashlib
 from collections import defaultdict
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from go2asia.connect.v1 import events_pb2, rules_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from connect_svc.errors import InvalidExpression, InvalidRule
 from connect_svc.expressions import (
     BOOL,
     INT,
     STRING,
-    EvaluationError,
     Expression,
-    Facts,
     compile_expression,
 )
+from connect_svc.limits import Charge, Limit, compile_limits
 from connect_svc.predicates import Equality, equalities
 from connect_svc.rule_index import RuleIndex
+from connect_svc.variants import Weights, check_keys, compile_variants
+from connect_svc.windows import ALWAYS, Validity, compile_validity
 
 _ACTION_NAMESPACE = b"go2asia.connect.v1.RewardAction"
 _ACTOR = "event.actor_user_id"
@@ -37,6 +37,10 @@ class Result(StrEnum):
     OTHER_EVENT_TYPE = "OTHER_EVENT_TYPE"
     NOT_ENABLED = "NOT_ENABLED"
     EVENT_REVERSED = "EVENT_REVERSED"
+    STACKED_OUT = "STACKED_OUT"
+    CAP_REACHED = "CAP_REACHED"
+    BUDGET_SPENT = "BUDGET_SPENT"
+    TOO_LATE = "TOO_LATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +55,40 @@ class Action:
     recipient: str
     kind: str
     command: Mapping[str, str | int]
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one rule did with one event, and why."""
+    """What one rule did with one event, and why; `variant` is that of the actor."""
 
     rule_id: str
     rule_version: int
     result: Result
     detail: str
     action_ids: tuple[str, ...] = ()
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a catalogue decided about one event: outcomes and actions, in the order of rules."""
+    """What a catalogue decided about one event: outcomes and actions, in the order of rules.
+
+    `charges` are what the actions count for in caps and budgets.
+    """
 
     catalog_version: int
     outcomes: tuple[Outcome, ...]
     actions: tuple[Action, ...]
+    charges: tuple[Charge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledAction:
     """One action of a rule; `fixed` are the parts of its command that no event changes.
 
-    `amount` is None for what is given whole.
+    `amount` is None for what is given whole. It is a part of one variant of the rule, or of all if
+    `variant` is empty.
     """
 
     key: str
@@ -85,23 +96,29 @@ class CompiledAction:
     kind: str
     fixed: Mapping[str, str]
     amount: Expression | None
+    variant: str
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule:
     """One version of a rule, ready to decide.
 
-    Where its condition holds, all `equalities` do. `fault` says why it cannot decide, if so.
+    With `stop_after` a match stops the later rules of its
+    `stacking_group`. Where its condition holds, all `equalities` do. `fault` says why it cannot
+    decide, if so.
     """
 
     rule_id: str
     version: int
     event_type: str
     priority: int
-    valid_from: Timestamp | None
-    valid_to: Timestamp | None
+    validity: Validity
     condition: Expression | None
     actions: tuple[CompiledAction, ...]
+    limits: tuple[Limit, ...] = ()
+    variants: Weights = ()
+    stacking_group: str = ""
+    stop_after: bool = False
     equalities: tuple[Equality, ...] = ()
     fault: str = ""
 
@@ -109,13 +126,6 @@ class CompiledRule:
     def order(self) -> tuple[int, str]:
         """Sort key: higher priorities first, equal ones by rule id."""
         return -self.priority, self.rule_id
-
-    def applies_at(self, time: Timestamp) -> bool:
-        """Whether `time` lies in the rule's validity, which includes its start and not its end."""
-        moment = _instant(time)
-        if self.valid_from is not None and moment < _instant(self.valid_from):
-            return False
-        return self.valid_to is None or moment < _instant(self.valid_to)
 
 
 class Catalogue:
@@ -158,25 +168,24 @@ class Catalogue:
 
 def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
     """Checks a rule and makes it ready; raises `InvalidRule` or `InvalidExpression`."""
-    valid_from = _bound(rule, "valid_from")
-    valid_to = _bound(rule, "valid_to")
-    if valid_from and valid_to and _instant(valid_from) >= _instant(valid_to):
-        raise InvalidRule(
-            field="rule.valid_to",
-            wrong="The validity ends before it begins; set valid_to later than valid_from.",
-        )
-    keys = [action.key for action in rule.actions]
-    for number, key in enumerate(keys):
-        if key in keys[:number]:
-            raise InvalidRule(
-                field=f"rule.actions[{number}].key",
-                wrong=f"Two actions have the key {key}; give each its own.",
-            )
+    check_keys(rule)
     condition = None
     if rule.condition.strip():
         condition = compile_expression(rule.condition, "rule.condition", BOOL)
-    actions = tuple(_compile_action(action, n) for n, action in enumerate(rule.actions))
-    return _compiled(rule, valid_from, valid_to, condition, actions)
+    return CompiledRule(
+        rule.rule_id,
+        rule.version,
+        rule.event_type,
+        rule.priority,
+        compile_validity(rule),
+        condition,
+        tuple(_compile_action(action, n) for n, action in enumerate(rule.actions)),
+        compile_limits(rule),
+        compile_variants(rule),
+        rule.stacking.group,
+        rule.stacking.stop_after,
+        () if condition is None else equalities(condition),
+    )
 
 
 def stored_rule(rule: rules_pb2.Rule) -> CompiledRule:
@@ -188,23 +197,16 @@ def stored_rule(rule: rules_pb2.Rule) -> CompiledRule:
     try:
         return compile_rule(rule)
     except (InvalidRule, InvalidExpression) as error:
-        return _compiled(rule, None, None, None, (), fault=error.message)
-
-
-def decide(catalogue: Catalogue, event: events_pb2.Event) -> Decision:
-    """Tries the rules that the event may concern; the event must have its id. Raises nothing.
-
-    The same event, id included, and the same rules give the same decision with the same ids.
-    """
-    facts = Facts(event)
-    outcomes: list[Outcome] = []
-    actions: list[Action] = []
-    for rule in catalogue.candidates(event):
-        outcome, rewards = _try(rule, facts)
-        if outcome is not None:
-            outcomes.append(outcome)
-        actions.extend(rewards)
-    return Decision(catalogue.version, tuple(outcomes), tuple(actions))
+        return CompiledRule(
+            rule.rule_id,
+            rule.version,
+            rule.event_type,
+            rule.priority,
+            ALWAYS,
+            None,
+            (),
+            fault=error.message,
+        )
 
 
 def derive_action_id(event_id: str, rule_id: str, key: str, recipient: str) -> str:
@@ -222,63 +224,6 @@ def derive_action_id(event_id: str, rule_id: str, key: str, recipient: str) -> s
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-def _try(rule: CompiledRule, facts: Facts) -> tuple[Outcome | None, Sequence[Action]]:
-    """What the rule does with the event; no outcome if its condition is plainly false."""
-    if rule.fault:
-        return _outcome(rule, Result.ERROR, f"The rule cannot be used: {rule.fault}"), ()
-    if not rule.applies_at(facts.event.occurred_time):
-        if _plainly_false(rule, facts):
-            return None, ()
-        return _outcome(rule, Result.OUTSIDE_WINDOW, _window(rule, facts.event)), ()
-    try:
-        if rule.condition is not None and not rule.condition.holds(facts):
-            return None, ()
-        actions = [_reward(rule, action, facts) for action in rule.actions]
-    except EvaluationError as error:
-        return _outcome(rule, Result.ERROR, f"It did not match, because {error}."), ()
-    detail = "The condition holds." if rule.condition else "It matches every event of this type."
-    ids = tuple(action.action_id for action in actions)
-    return _outcome(rule, Result.MATCHED, detail, ids), actions
-
-
-def _plainly_false(rule: CompiledRule, facts: Facts) -> bool:
-    try:
-        return rule.condition is not None and not rule.condition.holds(facts)
-    except EvaluationError:
-        return False
-
-
-def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts) -> Action:
-    event_id = facts.event.event_id
-    recipient = action.recipient.user(facts)
-    command: dict[str, str | int] = {**action.fixed}
-    if action.amount is not None:
-        command["amount"] = action.amount.amount(facts)
-    return Action(
-        derive_action_id(event_id, rule.rule_id, action.key, recipient),
-        event_id,
-        rule.rule_id,
-        rule.version,
-        action.key,
-        recipient,
-        action.kind,
-        command,
-    )
-
-
-def _outcome(rule: CompiledRule, result: Result, detail: str, ids: tuple[str, ...] = ()) -> Outcome:
-    return Outcome(rule.rule_id, rule.version, result, detail, ids)
-
-
-def _window(rule: CompiledRule, event: events_pb2.Event) -> str:
-    start = rule.valid_from.ToJsonString() if rule.valid_from else "always"
-    end = rule.valid_to.ToJsonString() if rule.valid_to else "for ever"
-    return (
-        f"The event occurred at {event.occurred_time.ToJsonString()}; "
-        f"the rule is valid from {start} until {end}."
-    )
-
-
 def _compile_action(action: rules_pb2.RuleAction, number: int) -> CompiledAction:
     field = f"rule.actions[{number}]"
     kind = action.WhichOneof("kind")
@@ -294,47 +239,9 @@ def _compile_action(action: rules_pb2.RuleAction, number: int) -> CompiledAction
         kind=kind,
         fixed={part.name: value for part, value in what.ListFields() if part.name != "amount"},
         amount=amount,
-    )
-
-
-def _bound(rule: rules_pb2.Rule, name: str) -> Timestamp | None:
-    if not rule.HasField(name):  # type: ignore[arg-type]
-        return None
-    bound: Timestamp = getattr(rule, name)
-    try:
-        bound.ToJsonString()
-    except ValueError as error:
-        raise InvalidRule(
-            field=f"rule.{name}", wrong=f"{name} is out of range; give a time in years 1 to 9999."
-        ) from error
-    return bound
-
-
-def _compiled(
-    rule: rules_pb2.Rule,
-    valid_from: Timestamp | None,
-    valid_to: Timestamp | None,
-    condition: Expression | None,
-    actions: tuple[CompiledAction, ...],
-    fault: str = "",
-) -> CompiledRule:
-    return CompiledRule(
-        rule.rule_id,
-        rule.version,
-        rule.event_type,
-        rule.priority,
-        valid_from,
-        valid_to,
-        condition,
-        actions,
-        () if condition is None else equalities(condition),
-        fault,
+        variant=action.variant,
     )
 
 
 def _index(rules: Iterable[CompiledRule]) -> RuleIndex[CompiledRule]:
     return RuleIndex(sorted(rules, key=lambda rule: rule.order))
-
-
-def _instant(time: Timestamp) -> tuple[int, int]:
-    return time.seconds, time.nanos

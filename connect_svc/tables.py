@@ -134,6 +134,7 @@ reward_actions = Table(
     Column("reversal_result", Text, nullable=False, server_default=""),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("variant", Text, nullable=False, server_default=""),
     CheckConstraint(
         "state IN ('PENDING', 'COMPLETED', 'FAILED', 'CANCELLED', 'REVERSING', 'REVERSED',"
         " 'REVERSAL_FAILED')",
@@ -144,6 +145,44 @@ reward_actions = Table(
     Index(None, "event_id"),
     Index(None, "recipient_user_id", "sequence"),
     Index(None, "rule_id", "sequence"),
+)
+
+# What was given so far under the limits of a rule: for one user or, with an empty user id, for all;
+# points if there is a unit, else matches.
+limit_counters = Table(
+    "limit_counters",
+    metadata,
+    Column("rule_id", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("window_name", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),
+    Column("used", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("used >= 0", name="used"),
+    # Room for the next version of a row on its own page: counting up then touches no index.
+    postgresql_with={"fillfactor": 50},
+)
+
+# What each action counts for in which counter, and when it was counted out again.
+limit_charges = Table(
+    "limit_charges",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("action_id", Uuid(as_uuid=False), primary_key=True),
+    Column("rule_id", Text, nullable=False),
+    Column("user_id", Text, primary_key=True),
+    Column("window_name", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("refund_time", DateTime(timezone=True)),
+)
+
+variant_assignments = Table(
+    "variant_assignments",
+    metadata,
+    Column("rule_id", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("variant", Text, nullable=False),
+    Column("assign_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
 reward_queue = queue_table(metadata, "reward_queue")

@@ -2,7 +2,8 @@
 
 from connect_svc.store.actions import ActionStore
 from connect_svc.store.events import EventStore
+from connect_svc.store.limits import LimitStore
 from connect_svc.store.reversals import ReversalStore
 from connect_svc.store.rules import RuleStore
 
-__all__ = ["ActionStore", "EventStore", "ReversalStore", "RuleStore"]
+__all__ = ["ActionStore", "EventStore", "LimitStore", "ReversalStore", "RuleStore"]

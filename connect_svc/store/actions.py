@@ -19,9 +19,9 @@ from mesh.db import Connection
 
 _INSERT = """
 INSERT INTO reward_actions (action_id, event_id, rule_id, rule_version, action_key,
-    recipient_user_id, kind, command)
+    recipient_user_id, kind, command, variant)
 SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::integer[], %s::text[], %s::text[],
-    %s::text[], %s::jsonb[])
+    %s::text[], %s::jsonb[], %s::text[])
 """
 
 _SETTLE = """
@@ -67,7 +67,7 @@ RETURNING q.item_id
 
 _CANCEL = """
 UPDATE reward_actions SET state = 'CANCELLED', update_time = clock_timestamp()
-WHERE action_id = %s::uuid RETURNING action_id
+WHERE action_id = %s::uuid RETURNING event_id::text
 """
 
 
@@ -89,6 +89,7 @@ class ActionStore:
                 action.recipient,
                 action.kind,
                 json.dumps(action.command),
+                action.variant,
             )
             for action in actions
         ]
@@ -116,12 +117,15 @@ class ActionStore:
         rows = await fetch(self._connection, _REOPEN, list(action_ids))
         return [action_id for (action_id,) in rows]
 
-    async def cancel(self, action_id: str) -> bool:
-        """Takes an action out of the queue, unless it was ever claimed or is not there."""
+    async def cancel(self, action_id: str) -> str | None:
+        """Takes an action out of the queue, unless it was ever claimed or is not there.
+
+        Returns the id of its event if it did.
+        """
         if not await fetch(self._connection, _WITHDRAW, action_id, action_id):
-            return False
-        await fetch(self._connection, _CANCEL, action_id)
-        return True
+            return None
+        [(event_id,)] = await fetch(self._connection, _CANCEL, action_id)
+        return str(event_id)
 
     async def get(self, action_id: str) -> ActionRecord | None:
         """One action, if there is such an action."""
@@ -206,6 +210,7 @@ def _record(row: Row[Any]) -> ActionRecord:
         row.recipient_user_id,
         row.kind,
         row.command,
+        row.variant,
     )
     return ActionRecord(
         action,

@@ -179,6 +179,7 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
         "result": outcome.result,
         "detail": outcome.detail,
         "action_ids": outcome.action_ids,
+        "variant": outcome.variant,
     }
 
 
@@ -190,6 +191,7 @@ def _outcomes(stored: Sequence[dict[str, Any]]) -> tuple[Outcome, ...]:
             Result(each["result"]),
             each["detail"],
             tuple(each["action_ids"]),
+            each.get("variant", ""),  # older evaluations have none
         )
         for each in stored
     )

@@ -4,7 +4,8 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connect_svc.rules import Catalogue, Result, compile_rule, decide
+from connect_svc.deciding import decide
+from connect_svc.rules import Catalogue, Result, compile_rule
 
 CONDITIONS = ("", "true", "false", "event.context.n > 2.0", "event.context.missing == 1.0")
 AMOUNTS = ("1", "int(event.context.n)", "int(event.context.n) - 3", "1 / int(event.context.n)")

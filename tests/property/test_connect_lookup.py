@@ -7,7 +7,8 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connect_svc.rules import Catalogue, CompiledRule, compile_rule, decide
+from connect_svc.deciding import decide
+from connect_svc.rules import Catalogue, CompiledRule, compile_rule
 
 TIER, NESTED = "event.context.tier", "event.context.home.country"
 CONSTANTS = ("'gold'", "'1'", "''", "1", "1.0", "-0.0", "0", "true", "false", "null")

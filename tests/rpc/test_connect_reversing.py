@@ -266,3 +266,15 @@ async def test_who_may_take_back_what(act: Callable[[str], Caller]) -> None:
     ):
         with pytest.raises(InvalidArgument):
             await act(OPERATOR).events.ReverseEvent(bad)
+
+
+async def test_what_is_taken_back_counts_no_more_once(act: Callable[[str], Caller]) -> None:
+    budget = {"window": "WINDOW_CAMPAIGN", "count": "2"}
+    await act(MANAGER).create(rule("scarce", "scarce.told", budgets=[budget]))
+    first, second, third, fourth, fifth = (event(event_type="scarce.told") for _ in range(5))
+    given = [len((await act(QUEST).submit(one)).action_ids) for one in (first, second, third)]
+    assert given == [1, 1, 0]
+    for number in range(3):
+        await act(OPERATOR).events.ReverseEvent(request(first, f"scarce-{number}"))
+    given = [len((await act(QUEST).submit(one)).action_ids) for one in (fourth, fifth)]
+    assert given == [1, 0]

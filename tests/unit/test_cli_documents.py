@@ -7,6 +7,7 @@ from go2asia.connect.v1.rules_pb2 import Rule
 from go2asia.nft.v1.catalog_pb2 import NftType
 
 from cli.documents import read_catalogue, read_events
+from connect_svc.rules import compile_rule
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD = """
@@ -39,6 +40,18 @@ def test_the_examples_are_sound() -> None:
     assert len({event.message.actor_user_id for event in events} - {""}) == 40
 
 
+def test_the_campaign_is_sound() -> None:
+    rules, mistakes = read_catalogue(EXAMPLES / "campaign.yaml", "rules", Rule)
+    assert mistakes == []
+    for document in rules:
+        compile_rule(document.message)
+    double, welcome, bonus = (document.message for document in rules)
+    assert double.stacking.stop_after
+    assert double.budgets[1].amount.value == 500_000
+    assert welcome.caps[0].count == 3
+    assert [variant.weight for variant in bonus.variants] == [50, 25, 25]
+
+
 def test_a_good_rule_is_read_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(GOOD)
@@ -51,6 +64,16 @@ def test_a_good_rule_is_read_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
+        (
+            GOOD.replace(
+                "    actions:", "    caps: [{window: WINDOW_DAY, count: -1}]\n    actions:"
+            ),
+            "5: rules[0].caps[0].count: must be greater than 0",
+        ),
+        (
+            GOOD.replace("    actions:", "    first_date: 2026-04-13\n    actions:"),
+            "5: rules[0].first_date: ",
+        ),
         (
             GOOD.replace("event_type: a.b", "event_typ: a.b"),
             "4: rules[0].event_typ: unknown field `event_typ`",

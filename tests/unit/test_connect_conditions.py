@@ -7,7 +7,8 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 from google.protobuf.json_format import ParseDict
 
 from connect_svc.conditions import parts
-from connect_svc.explanations import MAX_FALSE_SHOWN, Value, explain, simulate
+from connect_svc.deciding import decide
+from connect_svc.explanations import MAX_FALSE_SHOWN, Value, explain, simulation
 from connect_svc.expressions import BOOL, compile_expression
 from connect_svc.rules import Catalogue, CompiledRule, Result, compile_rule
 
@@ -93,8 +94,9 @@ def test_a_rule_of_another_type() -> None:
 def test_outside_its_window_a_false_condition_is_what_counts() -> None:
     closed = {"valid_to": "1969-01-01T00:00:00Z"}
     rules = [rule("false", "false", **closed), rule("true", "true", **closed)]
-    simulation = simulate(Catalogue(1, rules), event())
-    assert [each.outcome.result for each in simulation.explanations] == [
+    catalogue = Catalogue(1, rules)
+    told = simulation(catalogue, event(), decide(catalogue, event()))
+    assert [each.outcome.result for each in told.explanations] == [
         Result.CONDITION_FALSE,
         Result.OUTSIDE_WINDOW,
     ]
@@ -102,9 +104,10 @@ def test_outside_its_window_a_false_condition_is_what_counts() -> None:
 
 def test_a_simulation_tells_of_every_rule_but_not_of_thousands_of_false_ones() -> None:
     rules = [rule("false", f"r{number:03}") for number in range(MAX_FALSE_SHOWN + 5)]
-    simulation = simulate(Catalogue(1, [*rules, rule("true", "z")]), event())
-    assert len(simulation.explanations) == MAX_FALSE_SHOWN + 1
-    assert simulation.omitted == 5
-    assert simulation.explanations[-1].outcome.result is Result.MATCHED
-    [action] = simulation.decision.actions
+    catalogue = Catalogue(1, [*rules, rule("true", "z")])
+    told = simulation(catalogue, event(), decide(catalogue, event()))
+    assert len(told.explanations) == MAX_FALSE_SHOWN + 1
+    assert told.omitted == 5
+    assert told.explanations[-1].outcome.result is Result.MATCHED
+    [action] = told.decision.actions
     assert action.rule_id == "z"

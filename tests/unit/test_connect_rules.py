@@ -6,13 +6,13 @@ import pytest
 from go2asia.connect.v1 import events_pb2, rules_pb2
 from google.protobuf.json_format import ParseDict
 
+from connect_svc.deciding import decide
 from connect_svc.errors import InvalidExpression, InvalidRule
 from connect_svc.rules import (
     Catalogue,
     Decision,
     Result,
     compile_rule,
-    decide,
     derive_action_id,
     stored_rule,
 )

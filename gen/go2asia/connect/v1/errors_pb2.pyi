@@ -49,7 +49,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `column`.
     """
     ERROR_REASON_INVALID_RULE: _ErrorReason.ValueType  # 10
-    """INVALID_ARGUMENT: the rule contradicts itself (doubled action keys, an empty validity window)."""
+    """INVALID_ARGUMENT: the rule contradicts itself (doubled action keys, an empty validity window, a
+    limit on a unit that it does not give, an action of a variant that it lacks) or names a time zone
+    or a day that there is not.
+    """
     ERROR_REASON_ACTION_NOT_FOUND: _ErrorReason.ValueType  # 11
     """NOT_FOUND: no action has this id. Metadata: `action_id`."""
     ERROR_REASON_RULE_STATE_FORBIDDEN: _ErrorReason.ValueType  # 12
@@ -87,7 +90,10 @@ ERROR_REASON_INVALID_EXPRESSION: ErrorReason.ValueType  # 9
 `column`.
 """
 ERROR_REASON_INVALID_RULE: ErrorReason.ValueType  # 10
-"""INVALID_ARGUMENT: the rule contradicts itself (doubled action keys, an empty validity window)."""
+"""INVALID_ARGUMENT: the rule contradicts itself (doubled action keys, an empty validity window, a
+limit on a unit that it does not give, an action of a variant that it lacks) or names a time zone
+or a day that there is not.
+"""
 ERROR_REASON_ACTION_NOT_FOUND: ErrorReason.ValueType  # 11
 """NOT_FOUND: no action has this id. Metadata: `action_id`."""
 ERROR_REASON_RULE_STATE_FORBIDDEN: ErrorReason.ValueType  # 12

@@ -438,7 +438,7 @@ class RuleOutcome(_message.Message):
         RESULT_UNSPECIFIED: RuleOutcome._Result.ValueType  # 0
         """Never stored."""
         RESULT_MATCHED: RuleOutcome._Result.ValueType  # 1
-        """The condition was true; `action_ids` are its actions."""
+        """The condition was true and no limit stood against it; `action_ids` are its actions."""
         RESULT_OUTSIDE_WINDOW: RuleOutcome._Result.ValueType  # 2
         """The event's time lies outside the rule's validity, and the condition was not false."""
         RESULT_ERROR: RuleOutcome._Result.ValueType  # 3
@@ -453,6 +453,18 @@ class RuleOutcome(_message.Message):
         """The rule was not enabled, or not written yet, when the event was decided. Not stored; only
         from ExplainEvent.
         """
+        RESULT_STACKED_OUT: RuleOutcome._Result.ValueType  # 7
+        """The condition was true, but a rule of the same stacking group that was tried earlier matched
+        and stops the others.
+        """
+        RESULT_CAP_REACHED: RuleOutcome._Result.ValueType  # 8
+        """The condition was true, but a recipient would have got more than a cap of the rule allows."""
+        RESULT_BUDGET_SPENT: RuleOutcome._Result.ValueType  # 9
+        """The condition was true, but the rule would have given more than one of its budgets allows."""
+        RESULT_TOO_LATE: RuleOutcome._Result.ValueType  # 10
+        """The condition was true, but the window in which a cap or budget would count it ended more
+        than 7 days before the event was taken in.
+        """
         RESULT_EVENT_REVERSED: RuleOutcome._Result.ValueType  # 11
         """The event was taken back before it arrived, so no rule was tried. Not stored; only from
         ExplainEvent.
@@ -464,7 +476,7 @@ class RuleOutcome(_message.Message):
     RESULT_UNSPECIFIED: RuleOutcome.Result.ValueType  # 0
     """Never stored."""
     RESULT_MATCHED: RuleOutcome.Result.ValueType  # 1
-    """The condition was true; `action_ids` are its actions."""
+    """The condition was true and no limit stood against it; `action_ids` are its actions."""
     RESULT_OUTSIDE_WINDOW: RuleOutcome.Result.ValueType  # 2
     """The event's time lies outside the rule's validity, and the condition was not false."""
     RESULT_ERROR: RuleOutcome.Result.ValueType  # 3
@@ -479,6 +491,18 @@ class RuleOutcome(_message.Message):
     """The rule was not enabled, or not written yet, when the event was decided. Not stored; only
     from ExplainEvent.
     """
+    RESULT_STACKED_OUT: RuleOutcome.Result.ValueType  # 7
+    """The condition was true, but a rule of the same stacking group that was tried earlier matched
+    and stops the others.
+    """
+    RESULT_CAP_REACHED: RuleOutcome.Result.ValueType  # 8
+    """The condition was true, but a recipient would have got more than a cap of the rule allows."""
+    RESULT_BUDGET_SPENT: RuleOutcome.Result.ValueType  # 9
+    """The condition was true, but the rule would have given more than one of its budgets allows."""
+    RESULT_TOO_LATE: RuleOutcome.Result.ValueType  # 10
+    """The condition was true, but the window in which a cap or budget would count it ended more
+    than 7 days before the event was taken in.
+    """
     RESULT_EVENT_REVERSED: RuleOutcome.Result.ValueType  # 11
     """The event was taken back before it arrived, so no rule was tried. Not stored; only from
     ExplainEvent.
@@ -489,6 +513,7 @@ class RuleOutcome(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     ACTION_IDS_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """The rule."""
     rule_version: _builtins.int
@@ -497,9 +522,11 @@ class RuleOutcome(_message.Message):
     """What happened."""
     detail: _builtins.str
     """A sentence for people."""
+    variant: _builtins.str
+    """The variant assigned to the actor, if the rule has variants and its condition was true."""
     @_builtins.property
     def action_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the actions that it caused."""
+        """Ids of the actions that it caused; none if the actor's variant gives nothing."""
 
     def __init__(
         self,
@@ -509,10 +536,11 @@ class RuleOutcome(_message.Message):
         result: Global___RuleOutcome.Result.ValueType = ...,
         detail: _builtins.str = ...,
         action_ids: _abc.Iterable[_builtins.str] | None = ...,
+        variant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_ids", b"action_ids", "detail", b"detail", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_ids", b"action_ids", "detail", b"detail", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,7 +113,8 @@ class EventServiceServicer:
         is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
         no refusal: a verdict about it that is still to come counts no more, and its target takes it back
         or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
-        what was spent is owed, and later awards repay it.
+        what was spent is owed, and later awards repay it. What the actions counted for in caps and
+        budgets is free again, in the very windows in which it was counted.
 
         An event that has not arrived is named by its source's key: when it arrives, it is stored and
         gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown

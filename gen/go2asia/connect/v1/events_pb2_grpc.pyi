@@ -54,7 +54,8 @@ class EventServiceStub:
     is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
     no refusal: a verdict about it that is still to come counts no more, and its target takes it back
     or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
-    what was spent is owed, and later awards repay it.
+    what was spent is owed, and later awards repay it. What the actions counted for in caps and
+    budgets is free again, in the very windows in which it was counted.
 
     An event that has not arrived is named by its source's key: when it arrives, it is stored and
     gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown
@@ -89,7 +90,8 @@ class EventServiceAsyncStub(EventServiceStub):
     is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
     no refusal: a verdict about it that is still to come counts no more, and its target takes it back
     or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
-    what was spent is owed, and later awards repay it.
+    what was spent is owed, and later awards repay it. What the actions counted for in caps and
+    budgets is free again, in the very windows in which it was counted.
 
     An event that has not arrived is named by its source's key: when it arrives, it is stored and
     gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown
@@ -151,7 +153,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
         no refusal: a verdict about it that is still to come counts no more, and its target takes it back
         or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
-        what was spent is owed, and later awards repay it.
+        what was spent is owed, and later awards repay it. What the actions counted for in caps and
+        budgets is free again, in the very windows in which it was counted.
 
         An event that has not arrived is named by its source's key: when it arrives, it is stored and
         gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown

@@ -97,6 +97,7 @@ class RewardAction(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     REVERSAL_RESULT_FIELD_NUMBER: _builtins.int
     REVERSAL_ERROR_FIELD_NUMBER: _builtins.int
     action_id: _builtins.str
@@ -119,6 +120,8 @@ class RewardAction(_message.Message):
     """Why the last attempt failed; empty if none did."""
     result: _builtins.str
     """What the target made of it: a transaction id of Points, an NFT id."""
+    variant: _builtins.str
+    """The variant of the rule that was assigned to the event's actor; empty if the rule has none."""
     reversal_result: _builtins.str
     """What the target made of taking it back: the reversal's transaction id of Points, an NFT id.
     Empty if the target never had it.
@@ -173,12 +176,13 @@ class RewardAction(_message.Message):
         result: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        variant: _builtins.str = ...,
         reversal_result: _builtins.str = ...,
         reversal_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "mint_onchain", b"mint_onchain", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015

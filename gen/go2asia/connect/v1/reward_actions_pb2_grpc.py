@@ -104,7 +104,8 @@ class RewardActionServiceServicer:
 
     def CancelRewardAction(self, request, context):
         """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
-        it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
+        it. What it counted for in its rule's caps and budgets is free again, in the very windows in
+        which it was counted. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

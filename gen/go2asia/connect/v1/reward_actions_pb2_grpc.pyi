@@ -47,7 +47,8 @@ class RewardActionServiceStub:
     """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
     CancelRewardAction: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.CancelRewardActionRequest, _reward_actions_pb2.CancelRewardActionResponse]
     """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
-    it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
+    it. What it counted for in its rule's caps and budgets is free again, in the very windows in
+    which it was counted. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
     """
     CountRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.CountRewardActionsRequest, _reward_actions_pb2.CountRewardActionsResponse]
     """Counts actions by state: the quick answer to "is it all through?"."""
@@ -71,7 +72,8 @@ class RewardActionServiceAsyncStub(RewardActionServiceStub):
     """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
     CancelRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.CancelRewardActionRequest, _reward_actions_pb2.CancelRewardActionResponse]  # type: ignore[assignment]
     """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
-    it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
+    it. What it counted for in its rule's caps and budgets is free again, in the very windows in
+    which it was counted. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
     """
     CountRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.CountRewardActionsRequest, _reward_actions_pb2.CountRewardActionsResponse]  # type: ignore[assignment]
     """Counts actions by state: the quick answer to "is it all through?"."""
@@ -122,7 +124,8 @@ class RewardActionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_reward_actions_pb2.CancelRewardActionResponse, _abc.Awaitable[_reward_actions_pb2.CancelRewardActionResponse]]:
         """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
-        it. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
+        it. What it counted for in its rule's caps and budgets is free again, in the very windows in
+        which it was counted. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
         """
 
     @_abc_1.abstractmethod

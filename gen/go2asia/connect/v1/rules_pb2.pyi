@@ -73,6 +73,13 @@ class Rule(_message.Message):
     VALID_FROM_FIELD_NUMBER: _builtins.int
     VALID_TO_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    FIRST_DATE_FIELD_NUMBER: _builtins.int
+    LAST_DATE_FIELD_NUMBER: _builtins.int
+    STACKING_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """Chosen by the author, stable for ever, e.g. `quest-points`."""
     version: _builtins.int
@@ -91,17 +98,54 @@ class Rule(_message.Message):
     """CEL, boolean; empty means always. Evaluation that errs counts as false, with the reason recorded."""
     priority: _builtins.int
     """Higher priorities are tried first; equal ones by rule id."""
+    time_zone: _builtins.str
+    """IANA name of the zone in which the rule's dates, days and weeks begin, e.g. `Asia/Bangkok`;
+    empty means UTC.
+    """
+    first_date: _builtins.str
+    """First day on which the rule applies, `YYYY-MM-DD` in its time zone; instead of `valid_from`."""
+    last_date: _builtins.str
+    """Last day on which it applies, `YYYY-MM-DD` in its time zone; instead of `valid_to`."""
     @_builtins.property
     def valid_from(self) -> _timestamp_pb2.Timestamp:
-        """First moment of the event's time at which the rule applies; unset means always."""
+        """First moment of the event's time at which the rule applies; unset means always. Not together
+        with `first_date`.
+        """
 
     @_builtins.property
     def valid_to(self) -> _timestamp_pb2.Timestamp:
-        """First moment at which it applies no more; unset means for ever."""
+        """First moment at which it applies no more; unset means for ever. Not together with `last_date`."""
 
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleAction]:
-        """What it gives; at least one, keys unique within the rule."""
+        """What it gives; at least one. Keys are unique among the actions that a user can get: two of
+        different variants may share one.
+        """
+
+    @_builtins.property
+    def stacking(self) -> Global___Stacking:
+        """How it goes together with other rules on the same event; unset means that it takes no notice of
+        them.
+        """
+
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
+        """What each recipient may get by this rule. A match that would take any of its recipients beyond
+        a cap gives nothing at all: CAP_REACHED.
+        """
+
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
+        """What the rule may give altogether. A match that would go beyond a budget gives nothing at all:
+        BUDGET_SPENT.
+        """
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
+        """Ways of giving that are tried out against each other; none, or at least two of different names.
+        An actor is assigned one when the condition first holds, at random by weight, and keeps it
+        under all later versions of the rule, whatever the weights, for as long as the rule has it.
+        """
 
     def __init__(
         self,
@@ -118,14 +162,171 @@ class Rule(_message.Message):
         valid_from: _timestamp_pb2.Timestamp | None = ...,
         valid_to: _timestamp_pb2.Timestamp | None = ...,
         actions: _abc.Iterable[Global___RuleAction] | None = ...,
+        time_zone: _builtins.str = ...,
+        first_date: _builtins.str = ...,
+        last_date: _builtins.str = ...,
+        stacking: Global___Stacking | None = ...,
+        caps: _abc.Iterable[Global___Limit] | None = ...,
+        budgets: _abc.Iterable[Global___Limit] | None = ...,
+        variants: _abc.Iterable[Global___Variant] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stacking", b"stacking", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "condition", b"condition", "description", b"description", "display_name", b"display_name", "etag", b"etag", "event_type", b"event_type", "priority", b"priority", "rule_id", b"rule_id", "state", b"state", "valid_from", b"valid_from", "valid_to", b"valid_to", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "budgets", b"budgets", "caps", b"caps", "condition", b"condition", "description", b"description", "display_name", b"display_name", "etag", b"etag", "event_type", b"event_type", "first_date", b"first_date", "last_date", b"last_date", "priority", b"priority", "rule_id", b"rule_id", "stacking", b"stacking", "state", b"state", "time_zone", b"time_zone", "valid_from", b"valid_from", "valid_to", b"valid_to", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
+
+@_typing.final
+class Stacking(_message.Message):
+    """Which rules exclude each other on the same event. The rules of a group are tried in the order of
+    all rules. One that gives nothing, because a cap is reached say, stops no other.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The group, by its name."""
+    stop_after: _builtins.bool
+    """Whether the group's later rules give nothing for an event for which this one matched:
+    STACKED_OUT.
+    """
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        stop_after: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "stop_after", b"stop_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stacking: _TypeAlias = Stacking  # noqa: Y015
+
+@_typing.final
+class Limit(_message.Message):
+    """A bound on what matches of one rule give within one window. It holds whatever number of events
+    and replicas come at once. What was given counts in the window of the event's own time, in the
+    rule's time zone; if that window ended more than 7 days before the event was taken in, the rule
+    gives nothing: TOO_LATE. A cancelled or reversed reward is counted out of the window in which it
+    was counted. Counting starts with the version that brings the limit and goes on under later ones.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Window:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _WindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Limit._Window.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        WINDOW_UNSPECIFIED: Limit._Window.ValueType  # 0
+        """Refused."""
+        WINDOW_DAY: Limit._Window.ValueType  # 1
+        """A calendar day of the rule's time zone."""
+        WINDOW_WEEK: Limit._Window.ValueType  # 2
+        """Monday to Sunday (ISO 8601) in the rule's time zone."""
+        WINDOW_CAMPAIGN: Limit._Window.ValueType  # 3
+        """All the time of the rule; it ends when the rule's validity does."""
+
+    class Window(_Window, metaclass=_WindowEnumTypeWrapper):
+        """For how long is counted."""
+
+    WINDOW_UNSPECIFIED: Limit.Window.ValueType  # 0
+    """Refused."""
+    WINDOW_DAY: Limit.Window.ValueType  # 1
+    """A calendar day of the rule's time zone."""
+    WINDOW_WEEK: Limit.Window.ValueType  # 2
+    """Monday to Sunday (ISO 8601) in the rule's time zone."""
+    WINDOW_CAMPAIGN: Limit.Window.ValueType  # 3
+    """All the time of the rule; it ends when the rule's validity does."""
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    window: Global___Limit.Window.ValueType
+    """For how long is counted."""
+    count: _builtins.int
+    """Matches that give something: at most so many."""
+    @_builtins.property
+    def amount(self) -> Global___LimitAmount:
+        """Points: at most so many."""
+
+    def __init__(
+        self,
+        *,
+        window: Global___Limit.Window.ValueType = ...,
+        count: _builtins.int = ...,
+        amount: Global___LimitAmount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "count", b"count", "maximum", b"maximum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "count", b"count", "maximum", b"maximum", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_maximum: _TypeAlias = _typing.Literal["count", "amount"]  # noqa: Y015
+    _WhichOneofArgType_maximum: _TypeAlias = _typing.Literal["maximum", b"maximum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_maximum) -> _WhichOneofReturnType_maximum | None: ...
+
+Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+@_typing.final
+class LimitAmount(_message.Message):
+    """A number of points; actions that take points away do not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """Unit code; one that the rule gives."""
+    value: _builtins.int
+    """Minor units."""
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        value: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitAmount: _TypeAlias = LimitAmount  # noqa: Y015
+
+@_typing.final
+class Variant(_message.Message):
+    """One of the ways in which a rule gives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Stable name; actions refer to it. A variant that no action names gives what all variants do,
+    perhaps nothing, as a control group.
+    """
+    weight: _builtins.int
+    """Its share of newly assigned users is its weight by the sum of all."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Variant: _TypeAlias = Variant  # noqa: Y015
 
 @_typing.final
 class RuleAction(_message.Message):
@@ -140,12 +341,15 @@ class RuleAction(_message.Message):
     INCREMENT_PROGRESS_FIELD_NUMBER: _builtins.int
     GRANT_NFT_FIELD_NUMBER: _builtins.int
     MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The action's stable name within its rule: part of the idempotency key of every reward, so never
     rename it for a change of amount.
     """
     recipient: _builtins.str
     """CEL, string: whom it goes to; empty means `event.actor_user_id`. An empty result is an error."""
+    variant: _builtins.str
+    """Name of the variant of which it is a part; empty means all."""
     @_builtins.property
     def credit_points(self) -> Global___CreditPoints:
         """Points to the recipient."""
@@ -176,10 +380,11 @@ class RuleAction(_message.Message):
         increment_progress: Global___IncrementProgress | None = ...,
         grant_nft: Global___GrantNft | None = ...,
         mint_onchain: Global___MintOnchain | None = ...,
+        variant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "kind", b"kind", "mint_onchain", b"mint_onchain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "key", b"key", "kind", b"kind", "mint_onchain", b"mint_onchain", "recipient", b"recipient"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "key", b"key", "kind", b"kind", "mint_onchain", b"mint_onchain", "recipient", b"recipient", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003_taking_back"
-down_revision = "0002"
+revision = "0004_taking_back"
+down_revision = "0003_limits"
 
 UPGRADE = """
 ALTER TABLE reward_actions ADD COLUMN reversal_error text NOT NULL DEFAULT '';
