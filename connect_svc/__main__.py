@@ -17,15 +17,13 @@ from connect_svc.clients import Clients
 from connect_svc.config import ConnectSettings
 from connect_svc.dispatcher import Dispatcher
 from connect_svc.intake import Intake
-from connect_svc.reversal_targets import NftReversals, PointsReversals
+from connect_svc.reversal_targets import BACK
 from connect_svc.servicer import EventServicer, RewardActionServicer, RuleServicer
-from connect_svc.targets import GrantTarget, NftTarget, PointsTarget
+from connect_svc.targets import OUT
 from mesh import telemetry
 from mesh.db import Database
 from mesh.migrate import migrate
 from mesh.server import Registration, run, serve
-
-TARGETS = (PointsTarget, NftTarget, GrantTarget, PointsReversals, NftReversals)
 
 
 async def main() -> None:
@@ -40,7 +38,7 @@ async def main() -> None:
         Database(url, application_name="connect") as database,
         CatalogFollower(database, url, catalog),
         Clients(settings) as clients,
-        Dispatcher(database, [target(clients) for target in TARGETS]) as dispatcher,
+        Dispatcher(database, [target(clients) for target in (*OUT, *BACK)]) as dispatcher,
         Intake(database, catalog, wake=dispatcher.wake) as intake,
         EventBus(settings, intake),
     ):

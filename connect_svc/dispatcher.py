@@ -14,7 +14,7 @@ from mesh.db import Connection, Database
 from mesh.outbox import Claim, Dead, Done, Outcome, Settlement
 from mesh.worker import Worker
 
-BACK = frozenset(REVERSALS.values())
+_BACK = frozenset(REVERSALS.values())
 
 
 class Dispatcher:
@@ -27,7 +27,7 @@ class Dispatcher:
                 QUEUE,
                 target.lane,
                 handle=target,
-                settle=_settle_reversals if target.lane in BACK else _settle,
+                settle=_settle_reversals if target.lane in _BACK else _settle,
                 batch=target.batch,
                 breaker=Breaker(),
             )

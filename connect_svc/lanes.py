@@ -8,6 +8,7 @@ from mesh.outbox import Queue
 POINTS = "points"
 NFT = "nft"
 NFT_GRANTS = "nft-grants"
+GATEWAY = "gateway"
 
 # By which call which kind of command is carried out.
 LANES = {
@@ -16,16 +17,19 @@ LANES = {
     "increment_progress": NFT,
     "grant_nft": NFT_GRANTS,
     "mint_onchain": NFT_GRANTS,
+    "send_ton": GATEWAY,
 }
 
 POINTS_REVERSALS = "points-reversals"
 NFT_REVERSALS = "nft-reversals"
+GATEWAY_REVERSALS = "gateway-reversals"
 
 # By which call what was sent on a lane is taken back.
 REVERSALS = {
     POINTS: POINTS_REVERSALS,
     NFT: NFT_REVERSALS,
     NFT_GRANTS: NFT_REVERSALS,
+    GATEWAY: GATEWAY_REVERSALS,
 }
 
 # Longer than a call with all its retries (10 seconds by the contract) and the commit after it.

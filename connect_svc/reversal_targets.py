@@ -7,11 +7,12 @@ once. Each target leaves a tombstone for an action that it does not have.
 from typing import Final
 
 from go2asia.connect.v1.reward_actions_pb2 import RewardAction
+from go2asia.gateway.v1 import minting_pb2
 from go2asia.nft.v1 import rewards_pb2
 from go2asia.points.v1 import points_pb2
 
 from connect_svc.clients import Clients
-from connect_svc.lanes import NFT_REVERSALS, POINTS_REVERSALS
+from connect_svc.lanes import GATEWAY_REVERSALS, NFT_REVERSALS, POINTS_REVERSALS
 from connect_svc.targets import UnaryTarget
 from mesh.errors import MeshError
 from mesh.outbox import Dead, Done, Outcome
@@ -57,6 +58,26 @@ class NftReversals(UnaryTarget):
         return Done(outcome.nft_id)
 
 
+class GatewayReversals(UnaryTarget):
+    """Calls transfers off that were not sent yet; the result is the operation's id.
+
+    One that was sent, or may have been, is refused: OPERATION_ALREADY_SENT.
+    """
+
+    lane = GATEWAY_REVERSALS
+
+    def __init__(self, clients: Clients) -> None:
+        self._minting = clients.minting
+
+    async def send(self, action: RewardAction) -> Outcome:
+        """Takes one action back; raises a `MeshError` when that was refused or the call failed."""
+        response = await self._minting.CancelOperation(cancellation(action))
+        return Done(response.operation.operation_id)
+
+
+BACK = (PointsReversals, NftReversals, GatewayReversals)
+
+
 def points_reversal(action: RewardAction) -> points_pb2.ReverseTransactionRequest:
     """The whole of the booking that the action asked for, booked or not."""
     debit = action.HasField("debit_points")
@@ -74,6 +95,13 @@ def nft_reversal(action: RewardAction) -> rewards_pb2.RevertRewardRequest:
         request_id=_request_id(action),
         original_request_id=action.action_id,
         reference=action.event_id,
+    )
+
+
+def cancellation(action: RewardAction) -> minting_pb2.CancelOperationRequest:
+    """The transfer that the action asked for, ordered or not."""
+    return minting_pb2.CancelOperationRequest(
+        request_id=_request_id(action), operation_request_id=action.action_id
     )
 
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import ClassVar, cast
 
 from go2asia.connect.v1.reward_actions_pb2 import RewardAction
+from go2asia.gateway.v1 import minting_pb2
 from go2asia.mesh.v1.item_error_pb2 import ItemError
 from go2asia.nft.v1 import rewards_pb2
 from go2asia.points.v1 import points_pb2
 
 from connect_svc.clients import Clients
-from connect_svc.lanes import NFT, NFT_GRANTS, POINTS
+from connect_svc.lanes import GATEWAY, NFT, NFT_GRANTS, POINTS
 from mesh import status, telemetry
 from mesh.errors import Kind, MeshError, Unavailable
 from mesh.outbox import Claim, Dead, Done, Outcome, Retry
@@ -133,6 +134,30 @@ class GrantTarget(UnaryTarget):
         return Done((await self._rewards.GrantNft(grant(action))).outcome.nft_id)
 
 
+class GatewayTarget(Target):
+    """Orders transfers of TON at the Gateway; the result is the operation's id."""
+
+    lane = GATEWAY
+
+    def __init__(self, clients: Clients) -> None:
+        self._minting = clients.minting
+
+    async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
+        """Sends the actions in one call; one outcome each, in order."""
+        orders = [transfer(action) for action in actions]
+        request = minting_pb2.BatchSubmitTransfersRequest(orders=orders)
+        response = await self._minting.BatchSubmitTransfers(request)
+        return [
+            _refused(result.error)
+            if result.HasField("error")
+            else Done(result.operation.operation_id)
+            for result in response.results
+        ]
+
+
+OUT = (PointsTarget, NftTarget, GrantTarget, GatewayTarget)
+
+
 def post_item(action: RewardAction) -> points_pb2.PostItem:
     """The booking that the action asks for; the rule is its reason, the event its reference."""
     debit = action.WhichOneof("command") == "debit_points"
@@ -175,6 +200,16 @@ def grant(action: RewardAction) -> rewards_pb2.GrantNftRequest:
         nft_type=command.nft_type,
         reference=action.event_id,
         mint_onchain=mint,
+    )
+
+
+def transfer(action: RewardAction) -> minting_pb2.TransferOrder:
+    """The transfer that the action asks for."""
+    return minting_pb2.TransferOrder(
+        request_id=action.action_id,
+        user_id=action.recipient_user_id,
+        amount_nanoton=action.send_ton.amount,
+        comment=action.send_ton.comment,
     )
 
 

@@ -102,6 +102,7 @@ def test_actions_carry_their_typed_commands() -> None:
                 },
                 {"key": "medal", "grant_nft": {"nft_type": "medal"}},
                 {"key": "token", "mint_onchain": {"nft_type": "medal"}},
+                {"key": "ton", "send_ton": {"amount": "5000 * 1000", "comment": "Well done"}},
             ]
         ),
         context={"n": 3},
@@ -120,6 +121,7 @@ def test_actions_carry_their_typed_commands() -> None:
         ),
         ("medal", "ada", "grant_nft", {"nft_type": "medal"}),
         ("token", "ada", "mint_onchain", {"nft_type": "medal"}),
+        ("ton", "ada", "send_ton", {"amount": 5_000_000, "comment": "Well done"}),
     ]
 
 

@@ -10,9 +10,9 @@ from google.protobuf.json_format import MessageToJson, ParseDict
 
 from connect_svc.bus import parse
 from connect_svc.records import State
-from connect_svc.reversal_targets import nft_reversal, points_reversal
+from connect_svc.reversal_targets import cancellation, nft_reversal, points_reversal
 from connect_svc.reversing import way_back
-from connect_svc.targets import Target, UnaryTarget, grant, post_item, reward
+from connect_svc.targets import Target, UnaryTarget, grant, post_item, reward, transfer
 from mesh import validation
 from mesh.errors import (
     Internal,
@@ -127,6 +127,16 @@ def test_a_badge_is_reverted_by_the_request_that_asked_for_it() -> None:
     made = nft_reversal(action(grant_nft={"nft_type": "explorer"}))
     validation.check(made)
     assert (made.original_request_id, made.reference) == (ACTION["action_id"], ACTION["event_id"])
+
+
+def test_ton_is_a_transfer_that_can_be_called_off_by_the_same_request() -> None:
+    sent = action(send_ton={"amount": 5_000_000, "comment": "Well done"})
+    order, cancelled = transfer(sent), cancellation(sent)
+    validation.check(order)
+    validation.check(cancelled)
+    assert (order.user_id, order.amount_nanoton, order.comment) == ("ada", 5_000_000, "Well done")
+    assert order.request_id == cancelled.operation_request_id == ACTION["action_id"]
+    assert cancelled.request_id != order.request_id
 
 
 @pytest.mark.parametrize("attempts", [0, 1, 7])

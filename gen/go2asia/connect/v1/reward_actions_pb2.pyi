@@ -91,6 +91,7 @@ class RewardAction(_message.Message):
     INCREMENT_PROGRESS_FIELD_NUMBER: _builtins.int
     GRANT_NFT_FIELD_NUMBER: _builtins.int
     MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
+    SEND_TON_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
@@ -119,12 +120,12 @@ class RewardAction(_message.Message):
     last_error: _builtins.str
     """Why the last attempt failed; empty if none did."""
     result: _builtins.str
-    """What the target made of it: a transaction id of Points, an NFT id."""
+    """What the target made of it: a transaction id of Points, an NFT id, an operation id of the Gateway."""
     variant: _builtins.str
     """The variant of the rule that was assigned to the event's actor; empty if the rule has none."""
     reversal_result: _builtins.str
-    """What the target made of taking it back: the reversal's transaction id of Points, an NFT id.
-    Empty if the target never had it.
+    """What the target made of taking it back: the reversal's transaction id of Points, an NFT id, the
+    operation that the Gateway called off. Empty if the target never had it.
     """
     reversal_error: _builtins.str
     """Why the last attempt to take it back failed; empty if none did."""
@@ -149,6 +150,10 @@ class RewardAction(_message.Message):
         """A badge to the recipient, and its way on to the chain."""
 
     @_builtins.property
+    def send_ton(self) -> Global___SendTonCommand:
+        """TON to the recipient."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
 
@@ -170,6 +175,7 @@ class RewardAction(_message.Message):
         increment_progress: Global___IncrementProgressCommand | None = ...,
         grant_nft: Global___GrantNftCommand | None = ...,
         mint_onchain: Global___MintOnchainCommand | None = ...,
+        send_ton: Global___SendTonCommand | None = ...,
         state: Global___RewardAction.State.ValueType = ...,
         attempts: _builtins.int = ...,
         last_error: _builtins.str = ...,
@@ -180,11 +186,11 @@ class RewardAction(_message.Message):
         reversal_result: _builtins.str = ...,
         reversal_error: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "mint_onchain", b"mint_onchain", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "mint_onchain", b"mint_onchain", "send_ton", b"send_ton", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "send_ton", b"send_ton", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain", "send_ton"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -315,6 +321,34 @@ class MintOnchainCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MintOnchainCommand: _TypeAlias = MintOnchainCommand  # noqa: Y015
+
+@_typing.final
+class SendTonCommand(_message.Message):
+    """Transfer to order at the Gateway. The action is COMPLETED once the Gateway has taken the order; the
+    operation tells how it goes on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    amount: _builtins.int
+    """Nanoton, above zero."""
+    comment: _builtins.str
+    """Shown by the recipient's wallet."""
+    def __init__(
+        self,
+        *,
+        amount: _builtins.int = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTonCommand: _TypeAlias = SendTonCommand  # noqa: Y015
 
 @_typing.final
 class GetRewardActionRequest(_message.Message):

@@ -341,6 +341,7 @@ class RuleAction(_message.Message):
     INCREMENT_PROGRESS_FIELD_NUMBER: _builtins.int
     GRANT_NFT_FIELD_NUMBER: _builtins.int
     MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
+    SEND_TON_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The action's stable name within its rule: part of the idempotency key of every reward, so never
@@ -370,6 +371,10 @@ class RuleAction(_message.Message):
     def mint_onchain(self) -> Global___MintOnchain:
         """A badge to the recipient, and its way on to the chain."""
 
+    @_builtins.property
+    def send_ton(self) -> Global___SendTon:
+        """TON to the recipient's linked wallet."""
+
     def __init__(
         self,
         *,
@@ -380,13 +385,14 @@ class RuleAction(_message.Message):
         increment_progress: Global___IncrementProgress | None = ...,
         grant_nft: Global___GrantNft | None = ...,
         mint_onchain: Global___MintOnchain | None = ...,
+        send_ton: Global___SendTon | None = ...,
         variant: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "kind", b"kind", "mint_onchain", b"mint_onchain"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "kind", b"kind", "mint_onchain", b"mint_onchain", "send_ton", b"send_ton"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "key", b"key", "kind", b"kind", "mint_onchain", b"mint_onchain", "recipient", b"recipient", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "key", b"key", "kind", b"kind", "mint_onchain", b"mint_onchain", "recipient", b"recipient", "send_ton", b"send_ton", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain", "send_ton"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -520,6 +526,34 @@ class MintOnchain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MintOnchain: _TypeAlias = MintOnchain  # noqa: Y015
+
+@_typing.final
+class SendTon(_message.Message):
+    """Sends TON to the recipient's linked wallet; it waits while none is linked, and until the next day
+    where the Gateway's limit a user and day is reached.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    amount: _builtins.str
+    """CEL, integer above zero: nanoton; 1 TON is 1,000,000,000."""
+    comment: _builtins.str
+    """Shown by the recipient's wallet, at most 120 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        amount: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTon: _TypeAlias = SendTon  # noqa: Y015
 
 @_typing.final
 class CreateRuleRequest(_message.Message):
