@@ -9,12 +9,14 @@ import typer
 
 from cli import actions, events, rules
 from cli.session import Session
+from cli.simulation import simulate
 
 app = typer.Typer(
     help="Write rules, send events, follow rewards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+rules.app.command()(simulate)
 app.add_typer(rules.app, name="rules")
 app.add_typer(events.app, name="events")
 app.add_typer(actions.app, name="actions")

@@ -112,7 +112,7 @@ def reverse(
 
     answer = session(context).run(work)
     console = output()
-    console.print(_reversal_line(answer.reversal), markup=False)
+    console.print(_reversal_line(answer.reversal), markup=False, soft_wrap=True)
     console.print(action_table(answer.actions))
 
 
@@ -196,16 +196,16 @@ def _show_story(story: pb.GetEventResponse) -> None:
     console.print_json(json_format.MessageToJson(story.event, preserving_proto_field_name=True))
     table = Table("rule", "version", "result", "why", title="Decided")
     for outcome in story.evaluation.outcomes:
-        table.add_row(*_row(outcome))
+        table.add_row(*outcome_row(outcome))
     console.print(table)
     if story.HasField("reversal"):
-        console.print(_reversal_line(story.reversal), markup=False)
+        console.print(_reversal_line(story.reversal), markup=False, soft_wrap=True)
     console.print(action_table(story.actions))
 
 
 def _show_explanation(told: pb.ExplainEventResponse) -> None:
     console = output()
-    _, version, result, why = _row(told.explanation.outcome)
+    _, version, result, why = outcome_row(told.explanation.outcome)
     console.print(f"{result} (version {version}): {why}")
     for part in told.explanation.parts:
         place = f"{part.line}:{part.column}"
@@ -221,6 +221,7 @@ def _reversal_line(told: pb.EventReversal) -> str:
     return f"Event {told.event_id} taken back{early} by {told.author} at {when}: {told.reason}"
 
 
-def _row(outcome: pb.RuleOutcome) -> tuple[str, str, str, str]:
+def outcome_row(outcome: pb.RuleOutcome) -> tuple[str, str, str, str]:
+    """A rule, its version, what came of it and why, for a table."""
     result = pb.RuleOutcome.Result.Name(outcome.result).removeprefix("RESULT_")
     return outcome.rule_id, str(outcome.rule_version), result, escape(outcome.detail)

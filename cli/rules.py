@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -26,6 +27,15 @@ File = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="YAML with a top-level list `rules:`.")
 ]
 Rule = pb.Rule
+
+
+class State(StrEnum):
+    """What a person may make of a rule."""
+
+    ENABLED = "enabled"
+    PAUSED = "paused"
+    ARCHIVED = "archived"
+
 
 _PAGE = 500
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
@@ -52,7 +62,7 @@ def apply(context: typer.Context, file: File) -> None:
     Nothing is written if FILE has a mistake that shows without asking the service. A rule that the
     service refuses is told with its line; the others are written.
     """
-    wanted = _read(file)
+    wanted = rules_of(file)
 
     async def work(channel: grpc.aio.Channel) -> list[Mistake]:
         rules = RuleServiceStub(channel)
@@ -75,7 +85,7 @@ def apply(context: typer.Context, file: File) -> None:
 @app.command()
 def diff(context: typer.Context, file: File) -> None:
     """Show what `apply` would change, and change nothing."""
-    wanted = _read(file)
+    wanted = rules_of(file)
     changes = session(context).run(lambda channel: _compare(RuleServiceStub(channel), wanted))
     console = output()
     for change in changes:
@@ -123,7 +133,32 @@ def list_rules(
     output().print(table)
 
 
-def _read(file: Path) -> list[Document[Rule]]:
+@app.command()
+def state(
+    context: typer.Context,
+    rule_id: Annotated[str, typer.Argument(help="Which rule.")],
+    wanted: Annotated[State, typer.Argument(metavar="STATE", help="What it is to be.")],
+) -> None:
+    """Enable, pause or archive a rule."""
+
+    async def work(channel: grpc.aio.Channel) -> Rule:
+        rules = RuleServiceStub(channel)
+        current = (await rules.GetRule(pb.GetRuleRequest(rule_id=rule_id))).rule
+        request = pb.SetRuleStateRequest(
+            request_id=f"cli-state-{wanted}-{current.etag}",
+            rule_id=rule_id,
+            etag=current.etag,
+            state=Rule.State.Value(f"STATE_{wanted.upper()}"),
+        )
+        return (await rules.SetRuleState(request)).rule
+
+    done = session(context).run(work)
+    name = Rule.State.Name(done.state).removeprefix("STATE_").lower()
+    output().print(f"{rule_id}: {name}, version {done.version}")
+
+
+def rules_of(file: Path) -> list[Document[Rule]]:
+    """The rules of a YAML file; ends the command when it has a mistake."""
     documents, mistakes = read_catalogue(file, "rules", Rule)
     seen: dict[str, int] = {}
     for document in documents:

@@ -58,7 +58,8 @@ class GroupCommit(Generic[Item, Result]):
     cancelled takes its item out of the queue, but not out of a batch already under way.
 
     Leaving the context refuses new items and commits those that wait. With more than one writer
-    batches run concurrently, in no particular order.
+    batches run concurrently, in no particular order; but beside a batch under way only full ones
+    start: a small one does better to wait and grow.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class GroupCommit(Generic[Item, Result]):
         self._writer_count = writers
         self._waiting: deque[_Submission[Item, Result]] = deque()
         self._wake = asyncio.Event()
+        self._under_way = 0
         self._open = False
 
     async def __aenter__(self) -> Self:
@@ -126,18 +128,27 @@ class GroupCommit(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         submissions = [_Submission[Item, Result](item, loop.create_future()) for item in items]
         self._waiting.extend(submissions)
-        self._wake.set()
+        if self._ready():
+            self._wake.set()
         return [submission.outcome for submission in submissions]
 
     async def _write(self) -> None:
-        while True:
-            if batch := self._take():
-                await self._run(batch)
-            elif not self._open:
-                return
-            else:
+        while self._open or self._waiting:
+            if not self._ready():
                 self._wake.clear()
                 await self._wake.wait()
+            elif batch := self._take():
+                self._under_way += 1
+                try:
+                    await self._run(batch)
+                finally:
+                    self._under_way -= 1
+                    self._wake.set()
+
+    def _ready(self) -> bool:
+        """Whether a batch may start."""
+        needed = self._max_batch if self._under_way and self._open else 1
+        return len(self._waiting) >= needed
 
     def _take(self) -> list[_Submission[Item, Result]]:
         batch: list[_Submission[Item, Result]] = []

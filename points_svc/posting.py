@@ -39,7 +39,7 @@ class Desk:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batches = GroupCommit(self._commit, name="points.booking")
+        self._batches = GroupCommit(self._commit, name="points.booking", writers=2)
 
     async def __aenter__(self) -> Self:
         await self._batches.__aenter__()

@@ -20,6 +20,7 @@ from points_svc.ledger import (
     unopened,
 )
 from points_svc.store.history import Filter, listing, transactions_by_id
+from points_svc.store.past import before, expiring_at, held_at
 from points_svc.store.rows import fetch
 from points_svc.tables import (
     accounts,
@@ -62,33 +63,6 @@ SELECT owner, posted,
         )::bigint,
     version, coalesce(expired, 0)::bigint, coalesce(next_amount, 0)::bigint, next_time
 FROM asked LEFT JOIN times USING (account_id)
-"""
-
-# An account's versions count its entries without a gap and rise with their booking time, so the
-# number of entries before a moment is found by bisection.
-_VERSION_BEFORE = """
-WITH RECURSIVE account AS (
-    SELECT account_id, version FROM accounts WHERE owner = %b AND unit = %b
-), search (low, high) AS (
-    SELECT 0::bigint, version FROM account
-    UNION ALL
-    SELECT CASE WHEN before THEN middle ELSE low END, CASE WHEN before THEN high ELSE middle - 1 END
-    FROM search,
-        LATERAL (SELECT (low + high + 1) / 2 AS middle) AS m,
-        LATERAL (
-            SELECT booked_time < %b::timestamptz AS before
-            FROM entries JOIN transactions USING (transaction_id)
-            WHERE account_id = (SELECT account_id FROM account) AND account_version = middle
-        ) AS e
-    WHERE low < high
-)
-SELECT account_id, low FROM search, account WHERE low = high
-"""
-
-_HELD_AT = """
-SELECT coalesce(sum(amount), 0)::bigint FROM holds
-WHERE account_id = %b AND placed_time <= %b::timestamptz AND expire_time > %b::timestamptz
-    AND (closed_time IS NULL OR closed_time > %b::timestamptz)
 """
 
 
@@ -148,18 +122,19 @@ class Reader:
         """A user's balance as the ledger had it just before a moment. Raises `UnknownUnit`."""
         await self._require_unit(key.unit)
         debt_key = debt_account(key)
-        _, _, owed = await self._before(debt_key, moment)
-        account_id, version, posted = await self._before(key, moment)
-        [(held,)] = await fetch(self._connection, _HELD_AT, account_id, moment, moment, moment)
+        _, _, owed = await before(self._connection, debt_key, moment)
+        mark = await before(self._connection, key, moment)
+        held = await held_at(self._connection, mark.account_id, moment)
+        expiring = await expiring_at(self._connection, mark, moment)
         debt = (await self._accounts([debt_key])).get(debt_key) or unopened(debt_key)
-        account = Account(key, posted, held, version, floor=0)
-        return Balance(account, -owed, -(debt.floor or 0))
+        account = Account(key, mark.posted, held, mark.version, floor=0)
+        return Balance(account, -owed, -(debt.floor or 0), *expiring)
 
     async def period(self, key: AccountKey, start: datetime | None, end: datetime) -> Period:
         """What was booked on an account in [start, end). Raises `UnknownUnit`."""
         await self._require_unit(key.unit)
-        _, first, opening = await self._before(key, start) if start else (0, 0, 0)
-        account_id, last, closing = await self._before(key, end)
+        _, first, opening = await before(self._connection, key, start) if start else (0, 0, 0)
+        account_id, last, closing = await before(self._connection, key, end)
         return Period(account_id, first, last, opening, closing)
 
     async def lines(
@@ -220,19 +195,6 @@ class Reader:
             )
             for row in await self._connection.execute(query)
         ]
-
-    async def _before(self, key: AccountKey, moment: datetime) -> tuple[int, int, int]:
-        """Number, version and posted balance of an account just before a moment."""
-        found = await fetch(self._connection, _VERSION_BEFORE, key.owner, key.unit, moment)
-        if not found:
-            return 0, 0, 0
-        [(account_id, version)] = found
-        posted = await self._connection.scalar(
-            select(entries.c.balance_after).where(
-                entries.c.account_id == account_id, entries.c.account_version == version
-            )
-        )
-        return account_id, version, posted or 0
 
     async def _accounts(self, keys: Sequence[AccountKey]) -> dict[AccountKey, Account]:
         found = await self._connection.execute(

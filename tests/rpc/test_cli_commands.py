@@ -281,3 +281,29 @@ async def fail_all(connect: ConnectDatabase) -> None:
             await QUEUE.settle(connection, [(claim, Dead("NO SUCH UNIT")) for claim in claims])
             verdicts = [Verdict(claim.item_id, State.FAILED, 1, "NO SUCH UNIT") for claim in claims]
             await ActionStore(connection).settle(verdicts)
+
+
+def test_a_rule_is_paused_and_enabled_again(run: Run, rules: Path) -> None:
+    run(MANAGER, "rules", "apply", rules)
+    paused = run(MANAGER, "rules", "state", "cli-gold", "paused")
+    assert paused.stdout.startswith("cli-gold: paused, version ")
+    assert "PAUSED" in run(MANAGER, "rules", "list", "--event-type", "cli.tried").stdout
+    assert run(MANAGER, "rules", "state", "cli-gold", "enabled").exit_code == 0
+    unknown = run(MANAGER, "rules", "state", "cli-nothing", "paused")
+    assert (unknown.exit_code, unknown.stderr.split(":")[0]) == (1, "RULE_NOT_FOUND")
+
+
+def test_an_event_is_tried_against_a_rule_that_is_nowhere_written(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "try.yaml"
+    file.write_text(RULES.replace("cli.tried", "cli.simulated"))
+    events = events_file(
+        tmp_path, event(event_type="cli.simulated", context={"tier": "gold", "n": 3})
+    )
+    tried = run(MANAGER, "rules", "simulate", events, "--file", file, "--rule", "cli-gold")
+    assert "MATCHED" in tried.stdout
+    assert "credit_points G2A 10" in tried.stdout
+    assert "cli-all" not in tried.stdout
+    unnamed = run(MANAGER, "rules", "simulate", events, "--file", file)
+    assert unnamed.exit_code == 1
+    assert "has the rules cli-gold, cli-all; name the one to try with --rule" in unnamed.stderr
+    assert "cli-gold" not in run(MANAGER, "rules", "simulate", events).stdout

@@ -237,6 +237,32 @@ async def test_balances_and_statements_of_the_past(ops: Stub) -> None:
     assert seen == [2, 4]
 
 
+async def test_what_expires_next_is_known_of_the_past_too(ops: Stub) -> None:
+    soon, later = Timestamp(), Timestamp()
+    soon.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+    later.FromDatetime(datetime.now(UTC) + timedelta(days=2))
+    given = (await ops.Award(award("ria", 5, expire_time=later))).transaction
+    sooner = (await ops.Award(award("ria", 3, expire_time=soon))).transaction
+    held = (await ops.PlaceHold(hold("ria", 1))).hold
+    spent = (await ops.Spend(spend("ria", 2))).transaction
+    at = {
+        name: (await balance(ops, "ria", moment)).expiring_next
+        for name, moment in (
+            ("given", given.booked_time),
+            ("sooner", sooner.booked_time),
+            ("held", held.placed_time),
+            ("spent", spent.booked_time),
+        )
+    }
+    assert {name: (next_.amount, next_.expire_time) for name, next_ in at.items()} == {
+        "given": (5, later),
+        "sooner": (3, soon),
+        "held": (2, soon),
+        "spent": (5, later),
+    }
+    assert (await balance(ops, "ria")).expiring_next == at["spent"]
+
+
 async def test_transactions_are_listed_by_receiver_reference_and_reason(ops: Stub) -> None:
     await ops.Award(award("nat", 5))
     moved = (

@@ -140,15 +140,19 @@ async def test_a_cancelled_caller_takes_only_its_own_waiting_item_away() -> None
     assert ledger.batches == [[1, 2], [4]]
 
 
-async def test_two_writers_commit_at_the_same_time() -> None:
+async def test_a_second_writer_starts_when_a_whole_batch_waits() -> None:
     ledger = Ledger()
     ledger.gate.clear()
-    async with GroupCommit(ledger.commit, name="t", writers=2) as group:
+    async with GroupCommit(ledger.commit, name="t", max_batch=2, writers=2) as group:
         tasks = await submitted(group, [1])
         tasks += await submitted(group, [2])
-        assert ledger.batches == [[1], [2]]
+        assert ledger.batches == [[1]]
+        tasks += await submitted(group, [3])
+        assert ledger.batches == [[1], [2, 3]]
+        tasks += await submitted(group, [4])
         ledger.gate.set()
         await asyncio.gather(*tasks)
+    assert ledger.batches == [[1], [2, 3], [4]]
 
 
 async def test_a_commit_that_miscounts_fails_its_batch() -> None:

@@ -708,7 +708,7 @@ class Balance(_message.Message):
     """Number of entries booked on the account."""
     expired: _builtins.int
     """Posted, but in lots whose time has passed: can no longer be spent. Within seconds it is booked
-    to the expiry account. Of a past moment this is not known, and zero.
+    to the expiry account.
     """
     owed: _builtins.int
     """What the user owes: overdrawn, or taken back after it was spent. The next credits repay it."""
@@ -716,7 +716,7 @@ class Balance(_message.Message):
     """How much the user may owe by own spending."""
     @_builtins.property
     def expiring_next(self) -> Global___ExpiringPoints:
-        """What expires next, unless spent by then; unset when nothing does, and for past moments."""
+        """What expires next, unless spent by then; unset when nothing does."""
 
     def __init__(
         self,
