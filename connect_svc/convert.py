@@ -3,12 +3,14 @@
 import re
 from collections.abc import Sequence
 
-from go2asia.connect.v1 import events_pb2, reward_actions_pb2, rules_pb2
+from go2asia.connect.v1 import backfills_pb2, events_pb2, reward_actions_pb2, rules_pb2
 
 from connect_svc.explanations import Explanation, PartValue, Simulation
-from connect_svc.records import ActionRecord, Receipt, Reversal, State, Story
+from connect_svc.records import ActionRecord, BackfillRecord, Receipt, Reversal, State, Story
 from connect_svc.rules import Action, Outcome
+from connect_svc.tallies import Tally
 from mesh.errors import PageTokenInvalid
+from mesh.outbox import Work
 from mesh.pagination import Page
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -52,6 +54,7 @@ def action_record(record: ActionRecord) -> reward_actions_pb2.RewardAction:
     message.update_time.FromDatetime(record.update_time)
     message.reversal_error = record.reversal_error
     message.reversal_result = record.reversal_result
+    message.backfill_id = record.backfill_id
     return message
 
 
@@ -117,6 +120,30 @@ def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsR
     )
 
 
+def work(action: Action, lane: str, traceparent: str | None = None) -> Work:
+    """An action as it waits in a lane; in the present trace unless another is given."""
+    payload = reward_action(action).SerializeToString()
+    return Work(action.action_id, lane, payload, traceparent=traceparent)
+
+
+def backfill(record: BackfillRecord) -> backfills_pb2.Backfill:
+    """A backfill as the contract shows it."""
+    message = backfills_pb2.Backfill(
+        backfill_id=record.backfill_id,
+        rule_id=record.rule_id,
+        rule_version=record.rule_version,
+        state=backfills_pb2.Backfill.State.Value(f"STATE_{record.state}"),
+        events_seen=record.events_seen,
+        preview=_tally(record.preview),
+        result=None if record.previewing else _tally(record.result),
+        author=record.author,
+    )
+    if record.create_time is not None and record.update_time is not None:
+        message.create_time.FromDatetime(record.create_time)
+        message.update_time.FromDatetime(record.update_time)
+    return message
+
+
 def event_id_seen(page: Page) -> str | None:
     """The last event of the pages before; raises `PageTokenInvalid`."""
     match page.after:
@@ -165,4 +192,19 @@ def _outcome(outcome: Outcome) -> events_pb2.RuleOutcome:
         detail=outcome.detail,
         action_ids=outcome.action_ids,
         variant=outcome.variant,
+    )
+
+
+def _tally(tally: Tally) -> backfills_pb2.BackfillTally:
+    return backfills_pb2.BackfillTally(
+        events=tally.events,
+        held=tally.held,
+        reversed=tally.reversed,
+        stopped={result.value: count for result, count in tally.stopped.items()},
+        totals=[
+            backfills_pb2.BackfillTotal(
+                kind=kind, what=what, actions=total.actions, amount=total.amount
+            )
+            for (kind, what), total in sorted(tally.totals.items())
+        ],
     )

@@ -148,7 +148,10 @@ class Batch:
         for entry, decision in zip(self._entries.values(), decisions, strict=True):
             taken = Taken(entry.submission, entry.event, self._moment.now, decision, entry.reversed)
             self.taken.append(taken)
-            self.works += [_work(action, entry.traceparent) for action in decision.actions]
+            self.works += [
+                convert.work(action, LANES[action.kind], entry.traceparent)
+                for action in decision.actions
+            ]
             self._known[entry.submission.key] = Known(entry.submission.fingerprint, taken.receipt)
         first = {entry.place for entry in self._entries.values()}
         self.answers = [self._answer(at, at in first) for at in range(len(self._asked))]
@@ -186,8 +189,3 @@ def _again(submission: Submission, known: Known) -> Receipt | ExternalIdReused:
             event_id=known.receipt.event_id,
         )
     return known.receipt.again()
-
-
-def _work(action: Action, traceparent: str | None) -> Work:
-    payload = convert.reward_action(action).SerializeToString()
-    return Work(action.action_id, LANES[action.kind], payload, traceparent=traceparent)

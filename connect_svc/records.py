@@ -1,7 +1,7 @@
 """What is stored, and in between: receipts, stories, actions on their way. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from go2asia.connect.v1 import events_pb2
 
 from connect_svc.normalization import Submission
 from connect_svc.rules import Action, Decision, Outcome
+from connect_svc.tallies import Tally
 
 EventKey = tuple[str, str]
 """(source, external id)."""
@@ -139,3 +140,45 @@ class ActionRecord:
     update_time: datetime
     reversal_error: str
     reversal_result: str
+    backfill_id: str
+
+
+class BackfillState(StrEnum):
+    """How far a backfill is; the values are those of `Backfill.State`, less the prefix."""
+
+    PREVIEWING = "PREVIEWING"
+    PREVIEWED = "PREVIEWED"
+    APPLYING = "APPLYING"
+    APPLIED = "APPLIED"
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRecord:
+    """A backfill: the rule in the catalogue of a version, tried on events up to `last_event_id`.
+
+    The present state has gone through `events_seen` events, up to `seen_event_id`.
+    """
+
+    backfill_id: str
+    rule_id: str
+    rule_version: int
+    catalog_version: int
+    author: str
+    last_event_id: str
+    state: BackfillState = BackfillState.PREVIEWING
+    seen_event_id: str | None = None
+    events_seen: int = 0
+    preview: Tally = field(default_factory=Tally)
+    result: Tally = field(default_factory=Tally)
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+    @property
+    def previewing(self) -> bool:
+        """Whether nothing is given yet."""
+        return self.state in (BackfillState.PREVIEWING, BackfillState.PREVIEWED)
+
+    @property
+    def tally(self) -> Tally:
+        """What the present state adds up to."""
+        return self.preview if self.previewing else self.result

@@ -10,6 +10,7 @@ from connect_svc.lanes import LANES, QUEUE, REVERSALS
 from connect_svc.normalization import own_source
 from connect_svc.records import ActionRecord, State
 from connect_svc.store import ActionStore, EventStore, LimitStore, ReversalStore
+from connect_svc.store.backfills import keep_backfills_out
 from connect_svc.tables import idempotency_keys
 from mesh.clock import new_id
 from mesh.db import Connection, Database
@@ -67,6 +68,7 @@ async def _take_back(
     connection: Connection, author: Identity, event: EventName, reason: str
 ) -> tuple[str, bool]:
     """The id of the event, and whether it is taken back now rather than before."""
+    await keep_backfills_out(connection)
     store = ReversalStore(connection)
     if isinstance(event, str):
         event_id, arrived = event, True
@@ -102,11 +104,7 @@ async def _take_back_actions(connection: Connection, event_id: str) -> None:
 
 def _works(records: Sequence[ActionRecord]) -> list[Work]:
     return [
-        Work(
-            record.action.action_id,
-            REVERSALS[LANES[record.action.kind]],
-            convert.reward_action(record.action).SerializeToString(),
-        )
+        convert.work(record.action, REVERSALS[LANES[record.action.kind]])
         for record in records
         if record.state is State.REVERSING
     ]

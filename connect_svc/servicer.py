@@ -5,6 +5,8 @@ from typing import Any
 
 import grpc
 from go2asia.connect.v1 import (
+    backfills_pb2,
+    backfills_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
     reward_actions_pb2,
@@ -13,13 +15,13 @@ from go2asia.connect.v1 import (
     rules_pb2_grpc,
 )
 
-from connect_svc import authoring, convert, inquiry, operating, reversing
+from connect_svc import authoring, backfilling, convert, inquiry, operating, reversing
 from connect_svc.catalog import CatalogCache
 from connect_svc.errors import ActionNotFound, RuleNotFound
 from connect_svc.intake import Intake
 from connect_svc.normalization import Submission, admit
 from connect_svc.records import Receipt
-from connect_svc.store import ActionStore, EventStore, RuleStore
+from connect_svc.store import ActionStore, BackfillStore, EventStore, RuleStore
 from mesh import idempotency, pagination, status
 from mesh.db import Database
 from mesh.errors import Internal, MeshError
@@ -30,6 +32,8 @@ Mutation = (
     | rules_pb2.CreateRuleRequest
     | rules_pb2.UpdateRuleRequest
     | rules_pb2.SetRuleStateRequest
+    | backfills_pb2.BackfillRuleRequest
+    | backfills_pb2.ApplyBackfillRequest
     | reward_actions_pb2.RetryRewardActionRequest
     | reward_actions_pb2.RetryRewardActionsRequest
     | reward_actions_pb2.CancelRewardActionRequest
@@ -210,6 +214,57 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
         response = rules_pb2.ListRuleVersionsResponse(versions=found[: page.size])
         if len(found) > page.size:
             last = response.versions[-1].rule.version
+            response.next_page_token = pagination.next_token(request, (last,))
+        return response
+
+
+class BackfillServicer(backfills_pb2_grpc.BackfillServiceServicer):
+    """Where rules are tried on stored events; `wake` is called when one is to be."""
+
+    def __init__(self, database: Database, *, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._wake = wake
+
+    async def BackfillRule(
+        self, request: backfills_pb2.BackfillRuleRequest, context: Context
+    ) -> backfills_pb2.BackfillRuleResponse:
+        """Starts a preview."""
+        author = str(caller())
+        key = _key(author, "BackfillRule", request)
+        started = await backfilling.start_backfill(self._database, key, author, request.rule_id)
+        self._wake()
+        return backfills_pb2.BackfillRuleResponse(backfill=started)
+
+    async def ApplyBackfill(
+        self, request: backfills_pb2.ApplyBackfillRequest, context: Context
+    ) -> backfills_pb2.ApplyBackfillResponse:
+        """Applies a preview."""
+        key = _key(str(caller()), "ApplyBackfill", request)
+        applying = await backfilling.apply_backfill(self._database, key, request.backfill_id)
+        self._wake()
+        return backfills_pb2.ApplyBackfillResponse(backfill=applying)
+
+    async def GetBackfill(
+        self, request: backfills_pb2.GetBackfillRequest, context: Context
+    ) -> backfills_pb2.GetBackfillResponse:
+        """Reads a backfill."""
+        async with self._database.transaction(read_only=True) as connection:
+            found = await backfilling.read_backfill(connection, request.backfill_id)
+        return backfills_pb2.GetBackfillResponse(backfill=found)
+
+    async def ListBackfillEvents(
+        self, request: backfills_pb2.ListBackfillEventsRequest, context: Context
+    ) -> backfills_pb2.ListBackfillEventsResponse:
+        """Lists the events that a preview would reward."""
+        page = pagination.open_page(request)
+        async with self._database.transaction(read_only=True) as connection:
+            await backfilling.read_backfill(connection, request.backfill_id)
+            found = await BackfillStore(connection).page(
+                request.backfill_id, after=convert.event_id_seen(page), size=page.size + 1
+            )
+        response = backfills_pb2.ListBackfillEventsResponse(event_ids=found[: page.size])
+        if len(found) > page.size:
+            last = response.event_ids[-1]
             response.next_page_token = pagination.next_token(request, (last,))
         return response
 

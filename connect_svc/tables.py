@@ -135,6 +135,7 @@ reward_actions = Table(
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("variant", Text, nullable=False, server_default=""),
+    Column("backfill_id", Text, nullable=False, server_default=""),
     CheckConstraint(
         "state IN ('PENDING', 'COMPLETED', 'FAILED', 'CANCELLED', 'REVERSING', 'REVERSED',"
         " 'REVERSAL_FAILED')",
@@ -183,6 +184,41 @@ variant_assignments = Table(
     Column("user_id", Text, primary_key=True),
     Column("variant", Text, nullable=False),
     Column("assign_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# Rules tried on stored events: those up to `last_event_id`, once no transaction is under way that
+# is older than `snapshot`. `seen_event_id` is how far the present state has come.
+backfills = Table(
+    "backfills",
+    metadata,
+    Column("backfill_id", Uuid(as_uuid=False), primary_key=True),
+    Column("rule_id", Text, nullable=False),
+    Column("rule_version", Integer, nullable=False),
+    Column("catalog_version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default="PREVIEWING"),
+    Column("author", Text, nullable=False),
+    Column("last_event_id", Uuid(as_uuid=False), nullable=False),
+    Column(
+        "snapshot",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+    ),
+    Column("seen_event_id", Uuid(as_uuid=False)),
+    Column("events_seen", BigInteger, nullable=False, server_default=text("0")),
+    Column("preview", JSONB, nullable=False, server_default="{}"),
+    Column("result", JSONB, nullable=False, server_default="{}"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('PREVIEWING', 'PREVIEWED', 'APPLYING', 'APPLIED')", name="state"),
+)
+
+# The events that a preview found.
+backfill_events = Table(
+    "backfill_events",
+    metadata,
+    Column("backfill_id", Uuid(as_uuid=False), primary_key=True),
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
 )
 
 reward_queue = queue_table(metadata, "reward_queue")

@@ -19,9 +19,9 @@ from mesh.db import Connection
 
 _INSERT = """
 INSERT INTO reward_actions (action_id, event_id, rule_id, rule_version, action_key,
-    recipient_user_id, kind, command, variant)
+    recipient_user_id, kind, command, variant, backfill_id)
 SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::integer[], %s::text[], %s::text[],
-    %s::text[], %s::jsonb[], %s::text[])
+    %s::text[], %s::jsonb[], %s::text[], %s::text[])
 """
 
 _SETTLE = """
@@ -77,7 +77,7 @@ class ActionStore:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def add(self, actions: Sequence[Action]) -> None:
+    async def add(self, actions: Sequence[Action], backfill_id: str = "") -> None:
         """Stores new actions, in order."""
         rows = [
             (
@@ -90,6 +90,7 @@ class ActionStore:
                 action.kind,
                 json.dumps(action.command),
                 action.variant,
+                backfill_id,
             )
             for action in actions
         ]
@@ -223,4 +224,5 @@ def _record(row: Row[Any]) -> ActionRecord:
         row.changed_time,
         row.reversal_error,
         row.reversal_result,
+        row.backfill_id,
     )

@@ -122,7 +122,7 @@ class EventStore:
         if row is None:
             return None
         reversal = await ReversalStore(self._connection).of_event(event_id)
-        return Story(_event(row), row.catalog_version, _outcomes(row.outcomes), reversal)
+        return Story(stored_event(row), row.catalog_version, _outcomes(row.outcomes), reversal)
 
     async def page(
         self, actor_user_id: str, event_type: str, *, before: str | None, size: int
@@ -138,7 +138,7 @@ class EventStore:
             query = query.where(events.c.event_type == event_type)
         if before is not None:
             query = query.where(events.c.event_id < before)
-        return [_event(row) for row in await self._connection.execute(query)]
+        return [stored_event(row) for row in await self._connection.execute(query)]
 
 
 def _event_row(taken: Taken) -> tuple[Any, ...]:
@@ -156,7 +156,8 @@ def _event_row(taken: Taken) -> tuple[Any, ...]:
     )
 
 
-def _event(row: Row[Any]) -> events_pb2.Event:
+def stored_event(row: Row[Any]) -> events_pb2.Event:
+    """A row of `events`."""
     event = events_pb2.Event(
         event_id=row.event_id,
         source=row.source,

@@ -100,6 +100,7 @@ class RewardAction(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     REVERSAL_RESULT_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
     REVERSAL_ERROR_FIELD_NUMBER: _builtins.int
     action_id: _builtins.str
     """Derived UUID."""
@@ -127,6 +128,8 @@ class RewardAction(_message.Message):
     """What the target made of taking it back: the reversal's transaction id of Points, an NFT id, the
     operation that the Gateway called off. Empty if the target never had it.
     """
+    backfill_id: _builtins.str
+    """The backfill that gave it; empty if it was decided when its event was taken in."""
     reversal_error: _builtins.str
     """Why the last attempt to take it back failed; empty if none did."""
     @_builtins.property
@@ -184,11 +187,12 @@ class RewardAction(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         variant: _builtins.str = ...,
         reversal_result: _builtins.str = ...,
+        backfill_id: _builtins.str = ...,
         reversal_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "mint_onchain", b"mint_onchain", "send_ton", b"send_ton", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "send_ton", b"send_ton", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "backfill_id", b"backfill_id", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "send_ton", b"send_ton", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain", "send_ton"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
