@@ -6,9 +6,8 @@ the counters of their limits stand at, what they do give (`settle`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC
-from itertools import chain
+from typing import NamedTuple
 
 from go2asia.connect.v1 import events_pb2
 
@@ -27,8 +26,7 @@ from connect_svc.rules import (
 from connect_svc.variants import Assignee, Weights, assign_all
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(NamedTuple):
     """The rules that concern an event: those whose condition holds, and why others do nothing."""
 
     catalog_version: int
@@ -50,8 +48,7 @@ class Trial:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """What a rule gives unless other rules or limits stand against it."""
 
     rule: CompiledRule
@@ -61,8 +58,7 @@ class Match:
     charges: Sequence[Charge] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """What the rules would give for an event, in the order of trying."""
 
     catalog_version: int
@@ -78,8 +74,10 @@ class Proposal:
 def try_rules(catalogue: Catalogue, event: events_pb2.Event) -> Trial:
     """Tries the rules that the event may concern; the event must have its id. Raises nothing."""
     facts = Facts(event)
-    tried = (_try(rule, facts) for rule in catalogue.candidates(event))
-    return Trial(catalogue.version, facts, [each for each in tried if each is not None])
+    findings = [
+        found for rule in catalogue.candidates(event) if (found := _try(rule, facts)) is not None
+    ]
+    return Trial(catalogue.version, facts, findings)
 
 
 def untried(catalogue: Catalogue, event: events_pb2.Event) -> Trial:
@@ -99,7 +97,8 @@ def propose(trial: Trial, variants: Mapping[Assignee, str]) -> Proposal:
 def settle(proposal: Proposal, usage: Usage) -> Decision:
     """Decides between the rules and counts what they give in `usage`."""
     outcomes: list[Outcome] = []
-    granted: list[Match] = []
+    actions: list[Action] = []
+    charges: list[Charge] = []
     stopped_by: dict[str, str] = {}
     for each in proposal.findings:
         if isinstance(each, Outcome):
@@ -108,13 +107,9 @@ def settle(proposal: Proposal, usage: Usage) -> Decision:
         outcome = _grant(each, stopped_by, usage)
         outcomes.append(outcome)
         if outcome.result is Result.MATCHED:
-            granted.append(each)
-    return Decision(
-        proposal.catalog_version,
-        tuple(outcomes),
-        tuple(chain.from_iterable(match.actions for match in granted)),
-        tuple(chain.from_iterable(match.charges for match in granted)),
-    )
+            actions += each.actions
+            charges += each.charges
+    return Decision(proposal.catalog_version, tuple(outcomes), tuple(actions), tuple(charges))
 
 
 def decide(catalogue: Catalogue, event: events_pb2.Event) -> Decision:
@@ -185,10 +180,11 @@ def _grant(match: Match, stopped_by: dict[str, str], usage: Usage) -> Outcome:
     if group in stopped_by:
         detail = f"Rule {stopped_by[group]} matched and stops the others of the group {group}."
         return _outcome(rule, Result.STACKED_OUT, detail, variant)
-    if (refusal := usage.refusal(match.demands)) is not None:
-        result = Result.CAP_REACHED if refusal.capped else Result.BUDGET_SPENT
-        return _outcome(rule, result, refusal.detail, variant)
-    usage.add(match.demands)
+    if match.demands:
+        if (refusal := usage.refusal(match.demands)) is not None:
+            result = Result.CAP_REACHED if refusal.capped else Result.BUDGET_SPENT
+            return _outcome(rule, result, refusal.detail, variant)
+        usage.add(match.demands)
     if rule.stop_after:
         stopped_by[group] = rule.rule_id
     detail = "The condition holds." if rule.condition else "It matches every event of this type."
@@ -213,7 +209,7 @@ def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts, variant: s
         recipient,
         action.kind,
         command,
-        variant,
+        variant=variant,
     )
 
 

@@ -68,8 +68,7 @@ class Refusal(NamedTuple):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What a match would count for in one counter, and the most that this may come to."""
 
     counter: Counter
@@ -79,6 +78,8 @@ class Demand:
 
 class Usage:
     """What counters stand at, and what the events decided since add to them."""
+
+    __slots__ = ("_used", "added")
 
     def __init__(self, used: Mapping[Counter, int] | None = None) -> None:
         self._used = dict(used or {})

@@ -211,7 +211,7 @@ def _record(row: Row[Any]) -> ActionRecord:
         row.recipient_user_id,
         row.kind,
         row.command,
-        row.variant,
+        variant=row.variant,
     )
     return ActionRecord(
         action,

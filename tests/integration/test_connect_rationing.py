@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from go2asia.connect.v1 import rules_pb2
 
+from connect_svc.limits import Counter
 from connect_svc.normalization import Submission
 from connect_svc.operating import cancel_action
 from connect_svc.records import Receipt
@@ -90,6 +91,24 @@ async def test_a_cap_of_3_under_1000_events_of_ten_users_gives_each_3_rewards(
     per_user = connect.query("SELECT recipient_user_id, count(*) FROM reward_actions GROUP BY 1")
     assert sorted(per_user) == [(f"user-{n}", 3) for n in range(10)]
     audit(connect)
+
+
+async def test_whoever_needs_a_counter_that_is_being_charged_waits_and_finds_it_spent(
+    connect: ConnectDatabase, one: Replica
+) -> None:
+    await one.create(rule("two", budgets=[{"window": "WINDOW_CAMPAIGN", "count": 2}]))
+    await one.intake.submit(sent())
+    counter = Counter("two", "", "campaign", "")
+    async with replica(connect) as two:
+        async with one.database.transaction() as connection:
+            store = LimitStore(connection)
+            assert await store.lock([counter]) == {counter: 1}
+            waiting = asyncio.create_task(two.intake.submit(sent()))
+            done, _ = await asyncio.wait([waiting], timeout=0.5)
+            assert not done
+            await store.charge({counter: 1}, {})
+        assert (await waiting).action_ids == ()
+    assert connect.query("SELECT used FROM limit_counters") == [(2,)]
 
 
 async def test_batches_that_share_counters_in_any_order_do_not_deadlock(

@@ -64,6 +64,11 @@ def test_migrations_make_the_tables_as_declared(connect: ConnectDatabase) -> Non
         "DELETE FROM reward_actions",
         "UPDATE reward_actions SET recipient_user_id = 'mallory'",
         "UPDATE reward_actions SET command = '{}'",
+        "UPDATE reward_actions SET variant = 'other'",
+        "DELETE FROM limit_counters",
+        "UPDATE limit_charges SET amount = 0",
+        "DELETE FROM limit_charges",
+        "DELETE FROM variant_assignments",
     ],
 )
 def test_the_service_may_not(connect: ConnectDatabase, statement: str) -> None:
@@ -91,6 +96,11 @@ def test_there_is_one_catalogue(connect: ConnectDatabase) -> None:
         execute(connect.admin_url, "INSERT INTO rule_catalog (version) VALUES (9)")
     with pytest.raises(pg.CheckViolation):
         execute(connect.admin_url, "INSERT INTO rule_catalog VALUES (false, 9)")
+
+
+def test_a_counter_is_never_below_zero(connect: ConnectDatabase) -> None:
+    with pytest.raises(pg.CheckViolation):
+        execute(connect.app_url, "INSERT INTO limit_counters VALUES ('r', '', 'campaign', '', -1)")
 
 
 def test_an_action_has_a_known_state(connect: ConnectDatabase) -> None:
