@@ -19,6 +19,6 @@ It owns events, rules, evaluations and reward actions, and keeps these promises:
 An event goes `servicer` or `bus` → `intake` (batches) → `catalog` (which rules) → `rationing` (with
 which variants and counters) → `deciding` → `store`; a question about it goes `servicer` → `inquiry`
 → `explanations`; an action goes `dispatcher` (claims) → `targets` (typed commands) → Points, NFT or
-the Gateway; a clawback goes `servicer` → `reversing` → `dispatcher` → `reversal_targets` → the same;
-a stored event goes through a later rule by `backfilling` → `rationing` → `store`.
+the Gateway; a clawback goes `servicer` → `reversing` → `dispatcher` → `reversal_targets` → there; a
+stored event goes through a later rule by `backfilling` → `rationing` → `store`.
 """

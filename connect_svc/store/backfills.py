@@ -109,18 +109,18 @@ class BackfillStore:
         self, record: BackfillRecord, event_type: str, size: int
     ) -> list[events_pb2.Event]:
         """Up to `size` events behind those that were seen, in order."""
-        query = select(events).order_by(events.c.event_id).limit(size)
+        query = select(events).limit(size)
         if record.previewing:
-            query = query.where(
-                events.c.event_type == event_type, events.c.event_id <= record.last_event_id
-            )
+            event_id = events.c.event_id
+            query = query.where(events.c.event_type == event_type, event_id <= record.last_event_id)
         else:
-            query = query.join(
-                backfill_events, backfill_events.c.event_id == events.c.event_id
-            ).where(backfill_events.c.backfill_id == record.backfill_id)
+            event_id = backfill_events.c.event_id
+            query = query.join(backfill_events, event_id == events.c.event_id)
+            query = query.where(backfill_events.c.backfill_id == record.backfill_id)
         if record.seen_event_id is not None:
-            query = query.where(events.c.event_id > record.seen_event_id)
-        return [stored_event(row) for row in await self._connection.execute(query)]
+            query = query.where(event_id > record.seen_event_id)
+        found = await self._connection.execute(query.order_by(event_id))
+        return [stored_event(row) for row in found]
 
     async def keep(self, backfill_id: str, event_ids: Sequence[str]) -> None:
         """Adds events to what the preview found."""
