@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up status test lint format proto proto-check bench-ledger lock clean
+.PHONY: help setup demo up status test lint format proto proto-check bench-ledger bench-connect bench-nft lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,12 @@ proto-check: $(READY) ## check that gen/ is current and nothing breaks the contr
 
 bench-ledger: $(READY) ## measure the ledger (ENTRIES= older entries to load first)
 	@python -m bench.ledger --entries $(ENTRIES)
+
+bench-connect: $(READY) ## measure Connect: rules, queue, the whole mesh (uses npm if there)
+	@python -m bench.connect
+
+bench-nft: $(READY) ## measure the NFT service: rewards, and the feed with a crowd of watchers
+	@GRPC_ENABLE_FORK_SUPPORT=false python -m bench.nft
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock

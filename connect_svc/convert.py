@@ -123,7 +123,8 @@ def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsR
 def work(action: Action, lane: str, traceparent: str | None = None) -> Work:
     """An action as it waits in a lane; in the present trace unless another is given."""
     payload = reward_action(action).SerializeToString()
-    return Work(action.action_id, lane, payload, traceparent=traceparent)
+    line = action.recipient if action.ordered else None
+    return Work(action.action_id, lane, payload, line, traceparent)
 
 
 def backfill(record: BackfillRecord) -> backfills_pb2.Backfill:

@@ -210,6 +210,7 @@ def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts, variant: s
         action.kind,
         command,
         variant=variant,
+        ordered=rule.ordered,
     )
 
 

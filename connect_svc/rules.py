@@ -45,7 +45,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A reward that a rule decided; `kind` and `command` are those of `RewardAction.command`."""
+    """A reward that a rule decided; `kind` and `command` are those of `RewardAction.command`.
+
+    If it is `ordered`, it goes to its target behind its recipient's earlier ordered ones.
+    """
 
     action_id: str
     event_id: str
@@ -56,6 +59,7 @@ class Action:
     kind: str
     command: Mapping[str, str | int]
     variant: str = ""
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class CompiledRule:
     stop_after: bool = False
     equalities: tuple[Equality, ...] = ()
     fault: str = ""
+    ordered: bool = False
 
     @property
     def order(self) -> tuple[int, str]:
@@ -185,6 +190,7 @@ def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
         rule.stacking.group,
         rule.stacking.stop_after,
         () if condition is None else equalities(condition),
+        ordered=rule.ordered,
     )
 
 

@@ -13,11 +13,14 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import errors as pg
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
+from mesh.clock import monotonic
 from mesh.errors import Conflict, Overloaded, Unavailable
 
 T = TypeVar("T")
@@ -28,6 +31,9 @@ Connection = AsyncConnection
 _TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.01
 _POOL_WAIT_SECONDS = 5
+# No Postgres restarts within this time.
+_IDLE_SECONDS = 0.1
+_LAST_USED = "last used"
 
 # A peer that vanished without a word is noticed within about 15 seconds, and a process that froze
 # inside a transaction does not hold its row locks for ever.
@@ -58,8 +64,8 @@ class RetryTransaction(Exception):
 class Database:
     """A pool of connections to one Postgres, as an async context manager.
 
-    Connects lazily, so services start in any order, and checks a connection before lending it, so
-    a restarted Postgres is noticed and forgiven.
+    Connects lazily, so services start in any order, and checks a connection that was idle before
+    lending it, so a restarted Postgres is noticed and forgiven.
     """
 
     def __init__(self, url: str, *, application_name: str, pool_size: int = 8) -> None:
@@ -68,10 +74,10 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_POOL_WAIT_SECONDS,
-            pool_pre_ping=True,
             pool_use_lifo=True,
             connect_args={**_SESSION, "application_name": application_name},
         )
+        _check_idle_connections(self._engine.sync_engine)
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,9 +96,10 @@ class Database:
     ) -> AsyncIterator[Connection]:
         """One transaction, committed at the end of the block, rolled back when it raises.
 
-        `isolation` is a level by its SQL name, READ COMMITTED unless given. Raises `Conflict` on a
-        serialization failure or deadlock, `Unavailable` when the connection is lost (the commit
-        may or may not have happened) and `Overloaded` when no connection becomes free.
+        `isolation` is a level by its SQL name, READ COMMITTED unless given; with AUTOCOMMIT each
+        statement is a transaction of its own, which saves a single one BEGIN and COMMIT. Raises
+        `Conflict` on a serialization failure or deadlock, `Unavailable` when the connection is lost
+        (the commit may or may not have happened) and `Overloaded` when no connection becomes free.
         """
         try:
             async with self._attempt(read_only=read_only, isolation=isolation) as connection:
@@ -146,6 +153,25 @@ class Database:
                     "The database is out of reach; try again with the same request id."
                 ) from error
             raise
+
+
+def _check_idle_connections(engine: Engine) -> None:
+    """Like SQLAlchemy's `pool_pre_ping`, but not before every transaction of a busy service."""
+
+    def check(raw: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        idle = monotonic() - record.info.get(_LAST_USED, monotonic())
+        if idle < _IDLE_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(raw)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
+
+    def note(_: object, record: ConnectionPoolEntry) -> None:
+        record.info[_LAST_USED] = monotonic()
+
+    event.listen(engine, "checkout", check)
+    event.listen(engine, "checkin", note)
 
 
 def driver(connection: Connection) -> psycopg.AsyncConnection[Any]:

@@ -90,8 +90,9 @@ async def running(
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs a service's main on uvloop."""
-    # A batch makes tens of thousands of objects that live until its commit; by the usual thresholds
-    # the collector walks them over and over, a tenth of the time.
+    # A batch makes tens of thousands of objects that live until its commit, and open streams hold a
+    # million: by the usual thresholds the collector walks them over and over, a tenth of the time.
+    gc.freeze()  # what was imported stays
     gc.set_threshold(50_000, 20, 50)
     uvloop.run(main)
 
@@ -128,6 +129,10 @@ def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
         *SIZE_OPTIONS,
         *KEEPALIVE_OPTIONS,
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TOLERATED_MS),
+        # Beyond these gRPC drops calls that nobody took up yet, without saying why; a crowd that
+        # comes back after a restart may wait its turn instead.
+        ("grpc.server.max_pending_requests", settings.max_concurrent_calls),
+        ("grpc.server.max_pending_requests_hard_limit", settings.max_concurrent_calls),
         # Connections end now and then, so that clients learn of new replicas.
         ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from go2asia.nft.v1 import catalog_pb2
 from google.protobuf.json_format import MessageToDict
@@ -150,6 +151,19 @@ class Catalog:
         async with self._database.transaction(read_only=True) as connection:
             found = (await store.load(connection, [code])).get(code)
         if found is None:
+            raise UnknownNftType(field="code", nft_type=code)
+        return found
+
+    async def versions(
+        self, code: str, before: int | None, limit: int
+    ) -> Sequence[Mapping[Any, Any]]:
+        """Versions of a type before that line of the audit log, the newest first.
+
+        Raises `UnknownNftType`.
+        """
+        async with self._database.transaction(read_only=True) as connection:
+            found = await store.versions(connection, code, before, limit)
+        if not found and before is None:
             raise UnknownNftType(field="code", nft_type=code)
         return found
 

@@ -130,6 +130,14 @@ def nft_type_message(known: NftType) -> catalog_pb2.NftType:
     )
 
 
+def nft_type_version(row: Mapping[Any, Any]) -> catalog_pb2.NftTypeVersion:
+    """A version of a type, as `store.catalog` returns it, on the wire."""
+    message = catalog_pb2.NftTypeVersion(author=row["actor"])
+    json_format.ParseDict(row["after"], message.nft_type)
+    message.create_time.FromDatetime(row["time"])
+    return message
+
+
 def progress(user_id: str, code: str, known: Progress) -> nft_pb2.Progress:
     """Progress on the wire."""
     return nft_pb2.Progress(

@@ -7,7 +7,6 @@ whoever opens too many loses the oldest.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -65,9 +64,12 @@ class Stream:
         """
         if not self._pending and self._failure is None:
             self._arrived.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._arrived.wait()
+            # Wakes instead of cancelling, as a timeout would: most waits of most streams end so.
+            alarm = asyncio.get_running_loop().call_later(seconds, self._arrived.set)
+            try:
+                await self._arrived.wait()
+            finally:
+                alarm.cancel()
         if self._failure is not None:
             raise self._failure
         return self._pending.popleft() if self._pending else None

@@ -7,14 +7,14 @@ taken, and drops what the snapshot already holds, so between the two nothing is 
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from go2asia.nft.v1 import nft_pb2
 from opentelemetry.metrics import Observation
 
-from mesh.db import Connection, Database
+from mesh.db import Database
 from mesh.errors import MeshError, Unavailable
 from mesh.notify import Notifications, notify
 from mesh.telemetry import logger, meter
@@ -22,10 +22,10 @@ from nft_svc import convert
 from nft_svc.errors import MintNotFound, NftNotFound, ResumeTokenExpired, ResumeTokenInvalid
 from nft_svc.fanout import Fanout, FeedLimits, Stream, Update
 from nft_svc.mints import Change
+from nft_svc.openings import Openings
 from nft_svc.resume import ResumeTokens, Target, TargetKind
 from nft_svc.store import feed as store
 
-MAX_SNAPSHOT = 1_000
 PAGE = 500
 POLL_SECONDS = 1.0
 START_SECONDS = 2.0
@@ -60,6 +60,7 @@ class Feed:
         self._database = database
         self._limits = limits
         self._fanout = Fanout(limits)
+        self._openings = Openings(database, limits.streams)
         self._notifications = Notifications(url, store.CHANNEL)
         self._tokens: asyncio.Future[ResumeTokens] = asyncio.get_running_loop().create_future()
         self._position = 0
@@ -77,6 +78,7 @@ class Feed:
 
     async def __aenter__(self) -> Self:
         await self._notifications.__aenter__()
+        await self._openings.__aenter__()
         for work in (self._follow, self._announce, self._trim):
             self._tasks.append(asyncio.create_task(work(), name=f"feed {work.__name__}"))
         return self
@@ -91,6 +93,7 @@ class Feed:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._openings.__aexit__(kind, error, trace)
         await self._notifications.__aexit__(kind, error, trace)
 
     async def drain(self) -> None:
@@ -140,24 +143,23 @@ class Feed:
             yield message
 
     async def _snapshot(self, tokens: ResumeTokens, target: Target) -> Opening:
-        async with self._reading() as connection:
-            position = (await store.extent(connection)).head
-            mints = await store.snapshot(connection, target, MAX_SNAPSHOT)
-        snapshot = nft_pb2.MintSnapshot(mints=[convert.mint(mint) for mint in mints])
-        yield position, Message(snapshot=snapshot, resume_token=tokens.issue(target, position))
+        found = await self._openings.snapshot(target)
+        snapshot = nft_pb2.MintSnapshot(mints=[convert.mint(mint) for mint in found.mints])
+        token = tokens.issue(target, found.position)
+        yield found.position, Message(snapshot=snapshot, resume_token=token)
 
     async def _missed(self, tokens: ResumeTokens, target: Target, position: int) -> Opening:
-        more = True
-        while more:
-            async with self._reading() as connection:
-                extent = await store.extent(connection)
-                _check_within(extent, position)
-                page = await store.read_target(connection, target, position, PAGE)
-            for change in page:
+        missed = await self._openings.missed(target, position)
+        while True:
+            _check_within(missed.extent, position)
+            for change in missed.changes:
                 position = change.position
                 yield position, _change_message(tokens, target, change)
-            more = len(page) == PAGE
-        yield extent.head, self._checkpoint(tokens, target, extent.head)
+            if not missed.more:
+                break
+            missed = await self._openings.missed_further(target, position)
+        head = missed.extent.head
+        yield head, self._checkpoint(tokens, target, head)
 
     async def _live(
         self, tokens: ResumeTokens, stream: Stream, position: int
@@ -179,13 +181,8 @@ class Feed:
         message.checkpoint.next_within.FromTimedelta(self._limits.checkpoint)
         return message
 
-    def _reading(self) -> AbstractAsyncContextManager[Connection]:
-        """Snapshot and head must come from one view of the database."""
-        return self._database.transaction(read_only=True, isolation="REPEATABLE READ")
-
     async def _owner(self, target: Target) -> str:
-        async with self._database.transaction(read_only=True) as connection:
-            user_id = await store.owner(connection, target)
+        user_id = await self._openings.owner(target)
         if user_id is None:
             if target.kind is TargetKind.MINT:
                 raise MintNotFound(field="mint_id", mint_id=target.id)
@@ -206,7 +203,7 @@ class Feed:
                 await self._notifications.wait(POLL_SECONDS)
 
     async def _begin(self) -> bool:
-        async with self._reading() as connection:
+        async with self._database.transaction(read_only=True) as connection:
             self._position = (await store.extent(connection)).head
             self._tokens.set_result(ResumeTokens(await store.epoch(connection)))
         return True
@@ -218,7 +215,7 @@ class Feed:
         raise Unavailable("The feed cannot be read yet; try again on this or another replica.")
 
     async def _advance(self) -> bool:
-        async with self._database.transaction(read_only=True) as connection:
+        async with self._database.transaction(isolation="AUTOCOMMIT") as connection:
             page = await store.read(connection, self._position, PAGE)
         for change in page:
             self._publish(change)
@@ -246,7 +243,7 @@ class Feed:
             self._written.clear()
             # Readers poll as well, so a lost notification costs a moment and nothing else.
             with suppress(MeshError):
-                async with self._database.transaction() as connection:
+                async with self._database.transaction(isolation="AUTOCOMMIT") as connection:
                     await notify(connection, store.CHANNEL)
 
     async def _trim(self) -> None:

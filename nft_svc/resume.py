@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from nft_svc.errors import ResumeTokenInvalid
 
-_VERSION = b"\x01"
+_VERSION = b"\x02"
 _POSITION_BYTES = 8
 _SEAL_BYTES = 12
 
@@ -33,7 +33,8 @@ class Target:
 class ResumeTokens:
     """Issues and opens tokens of one feed; `epoch` is its secret key.
 
-    The seal is an HMAC over target and position. A token that was tampered with, that belongs to
+    The seal is a keyed BLAKE2b (RFC 7693) over target and position: every message carries one, and
+    an HMAC was a tenth of what it cost to send. A token that was tampered with, that belongs to
     another target, or that a feed with another epoch issued looks the same: invalid.
     """
 
@@ -58,4 +59,4 @@ class ResumeTokens:
 
     def _seal(self, target: Target, body: bytes) -> bytes:
         bound = body + f"{target.kind}:{target.id}".encode()
-        return hmac.digest(self._epoch, bound, hashlib.sha256)[:_SEAL_BYTES]
+        return hashlib.blake2b(bound, digest_size=_SEAL_BYTES, key=self._epoch).digest()

@@ -54,7 +54,7 @@ class Rewards:
         self._submissions = submissions
         self._announce = announce
         self._group = GroupCommit[RewardRequest, rewards_pb2.RewardOutcome](
-            self._commit, name="rewards"
+            self._commit, name="rewards", writers=2
         )
 
     async def __aenter__(self) -> Self:

@@ -179,6 +179,18 @@ class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):
         found = await self._catalog.get(request.code)
         return catalog_pb2.GetNftTypeResponse(nft_type=convert.nft_type_message(found))
 
+    async def ListNftTypeVersions(
+        self, request: catalog_pb2.ListNftTypeVersionsRequest, context: Context
+    ) -> catalog_pb2.ListNftTypeVersionsResponse:
+        page = open_page(request)
+        before = int(page.after[0]) if page.after else None
+        found = await self._catalog.versions(request.code, before, page.size)
+        last = found[-1]["entry_id"] if len(found) == page.size else None
+        return catalog_pb2.ListNftTypeVersionsResponse(
+            versions=[convert.nft_type_version(row) for row in found],
+            next_page_token=next_token(request, (last,)) if last else "",
+        )
+
     async def ListNftTypes(
         self, request: catalog_pb2.ListNftTypesRequest, context: Context
     ) -> catalog_pb2.ListNftTypesResponse:

@@ -13,8 +13,9 @@ from nft_svc.store import audit, mints
 from nft_svc.tables import submissions
 
 LANE = "mint"
-# Longer than the whole retry budget of one call, so that no other replica repeats it meanwhile.
-LEASE = timedelta(seconds=90)
+# Longer than the whole retry budget of one call, so that no other replica repeats it meanwhile;
+# what a crash leaves behind waits so long.
+LEASE = timedelta(seconds=30)
 
 
 def submission_queue() -> Queue:

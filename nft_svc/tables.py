@@ -152,6 +152,12 @@ audit_log = Table(
         postgresql_where=text("nft_id IS NOT NULL"),
     ),
     Index("nft_audit_log_of_action", "action", "entry_id"),
+    # The versions of a type; what belongs to nobody is about types.
+    Index(
+        "nft_audit_log_of_type",
+        *("subject", "entry_id"),
+        postgresql_where=text("user_id IS NULL"),
+    ),
 )
 
 # One row; locked last in every transaction that writes to the feed, so that positions are dense and

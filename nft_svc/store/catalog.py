@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 from mesh.db import Connection
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, TypeState
 from nft_svc.progress import Progress
-from nft_svc.tables import catalog, level_rules, types
+from nft_svc.tables import audit_log, catalog, level_rules, types
 from nft_svc.tables import progress as progress_rows
 
 
@@ -37,6 +37,25 @@ async def list_codes(connection: Connection, after: str | None, limit: int) -> l
     if after is not None:
         query = query.where(types.c.code > after)
     return list((await connection.execute(query)).scalars())
+
+
+async def versions(
+    connection: Connection, code: str, before: int | None, limit: int
+) -> Sequence[RowMapping]:
+    """What the audit log holds of a type's versions before that line, the newest first.
+
+    The log is where they stay: it only grows, and has every version since the first.
+    """
+    wanted = [audit_log.c.user_id.is_(None), audit_log.c.subject == f"nft_type/{code}"]
+    if before is not None:
+        wanted.append(audit_log.c.entry_id < before)
+    query = (
+        select(audit_log.c.entry_id, audit_log.c.after, audit_log.c.actor, audit_log.c.time)
+        .where(*wanted)
+        .order_by(audit_log.c.entry_id.desc())
+        .limit(limit)
+    )
+    return (await connection.execute(query)).mappings().all()
 
 
 async def progress(

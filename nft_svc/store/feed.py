@@ -24,10 +24,11 @@ SELECT head.position - cardinality(%b::uuid[]) + c.n, c.mint_id, c.nft_id, c.use
 FROM head, unnest(%b::uuid[], %b::uuid[], %b::text[], %b::bytea[])
     WITH ORDINALITY AS c (mint_id, nft_id, user_id, change, n)
 """
-_COLUMN: dict[TargetKind, LiteralString] = {
-    TargetKind.MINT: "m.mint_id = %s::uuid",
-    TargetKind.NFT: "m.nft_id = %s::uuid",
-    TargetKind.USER: "m.user_id = %s",
+# How a mint m is found by the id that a target names, k.id.
+_WATCHED: dict[TargetKind, LiteralString] = {
+    TargetKind.MINT: "m.mint_id = k.id::uuid",
+    TargetKind.NFT: "m.nft_id = k.id::uuid",
+    TargetKind.USER: "m.user_id = k.id",
 }
 _TRIM = """
 DELETE FROM nft_feed WHERE position IN (
@@ -47,6 +48,14 @@ class Entry:
     user_id: str
     change: bytes
     position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A target's changes behind the position `after`."""
+
+    target: Target
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +91,50 @@ async def read(connection: Connection, after: int, limit: int) -> list[Entry]:
         return [Entry(*row) for row in await cursor.fetchall()]
 
 
-async def read_target(
-    connection: Connection, target: Target, after: int, limit: int
-) -> list[Entry]:
-    """Changes of one target's mints behind position `after`, in order."""
-    async with driver(connection).cursor(binary=True) as cursor:
-        await cursor.execute(
-            "SELECT f.mint_id::text, f.nft_id::text, f.user_id, f.change, f.position"
-            " FROM nft_mint_queue AS m JOIN nft_feed AS f USING (mint_id)"
-            f" WHERE {_COLUMN[target.kind]} AND f.position > %s ORDER BY f.position LIMIT %s",
-            [target.id, after, limit],
-        )
-        return [Entry(*row) for row in await cursor.fetchall()]
+async def changes_behind(
+    connection: Connection, behind: Sequence[Behind], limit: int
+) -> list[list[Entry]]:
+    """For each its changes, in order, at most `limit`."""
+    found: list[list[Entry]] = [[] for _ in behind]
+    for kind, numbers in _by_kind([one.target for one in behind]).items():
+        async with driver(connection).cursor(binary=True) as cursor:
+            await cursor.execute(
+                "SELECT k.number, f.*"
+                " FROM unnest(%b::int[], %b::text[], %b::bigint[]) AS k (number, id, after)"
+                " CROSS JOIN LATERAL ("
+                "  SELECT f.mint_id::text, f.nft_id::text, f.user_id, f.change, f.position"
+                "  FROM nft_mint_queue AS m JOIN nft_feed AS f USING (mint_id)"
+                f" WHERE {_WATCHED[kind]} AND f.position > k.after ORDER BY f.position LIMIT %s"
+                " ) AS f ORDER BY f.position",
+                [
+                    numbers,
+                    [behind[number].target.id for number in numbers],
+                    [behind[number].after for number in numbers],
+                    limit,
+                ],
+            )
+            for number, *columns in await cursor.fetchall():
+                found[number].append(Entry(*columns))
+    return found
 
 
-async def snapshot(connection: Connection, target: Target, limit: int) -> list[Mint]:
-    """The target's mints, the newest if there are more than `limit`, by id."""
-    async with driver(connection).cursor(binary=True, row_factory=dict_row) as cursor:
-        await cursor.execute(
-            f"SELECT {COLUMNS} FROM nft_mint_queue AS m WHERE {_COLUMN[target.kind]}"
-            " ORDER BY m.mint_id DESC LIMIT %s",
-            [target.id, limit],
-        )
-        return [mint_from(row) for row in reversed(await cursor.fetchall())]
+async def snapshots(
+    connection: Connection, targets: Sequence[Target], limit: int
+) -> list[list[Mint]]:
+    """For each target its mints, the newest if there are more than `limit`, by id."""
+    found: list[list[Mint]] = [[] for _ in targets]
+    for kind, numbers in _by_kind(targets).items():
+        async with driver(connection).cursor(binary=True, row_factory=dict_row) as cursor:
+            await cursor.execute(
+                "SELECT k.number, m.* FROM unnest(%b::int[], %b::text[]) AS k (number, id)"
+                f" CROSS JOIN LATERAL (SELECT {COLUMNS} FROM nft_mint_queue AS m"
+                f"  WHERE {_WATCHED[kind]} ORDER BY m.mint_id DESC LIMIT %s) AS m"
+                " ORDER BY m.mint_id",
+                [numbers, [targets[number].id for number in numbers], limit],
+            )
+            for row in await cursor.fetchall():
+                found[row["number"]].append(mint_from(row))
+    return found
 
 
 async def extent(connection: Connection) -> Extent:
@@ -128,17 +158,20 @@ async def epoch(connection: Connection) -> bytes:
     return bytes(row[0])
 
 
-async def owner(connection: Connection, target: Target) -> str | None:
-    """The user whom a mint or an instance belongs to; None if there is none of that id."""
-    if target.kind is TargetKind.USER:
-        return target.id
-    table: LiteralString = "nft_mint_queue" if target.kind is TargetKind.MINT else "nft_instances"
-    async with driver(connection).cursor(binary=True) as cursor:
-        await cursor.execute(
-            f"SELECT m.user_id FROM {table} AS m WHERE {_COLUMN[target.kind]}", [target.id]
-        )
-        row = await cursor.fetchone()
-    return None if row is None else row[0]
+async def owners(connection: Connection, targets: Sequence[Target]) -> list[str | None]:
+    """The user whom each mint or instance belongs to; None if there is none of that id."""
+    found: list[str | None] = [None] * len(targets)
+    for kind, numbers in _by_kind(targets).items():
+        table: LiteralString = "nft_mint_queue" if kind is TargetKind.MINT else "nft_instances"
+        async with driver(connection).cursor(binary=True) as cursor:
+            await cursor.execute(
+                "SELECT k.number, m.user_id FROM unnest(%b::int[], %b::text[]) AS k (number, id)"
+                f" JOIN {table} AS m ON {_WATCHED[kind]}",
+                [numbers, [targets[number].id for number in numbers]],
+            )
+            for number, user_id in await cursor.fetchall():
+                found[number] = user_id
+    return found
 
 
 async def trim(connection: Connection, keep: timedelta, limit: int) -> int:
@@ -146,3 +179,11 @@ async def trim(connection: Connection, keep: timedelta, limit: int) -> int:
     async with driver(connection).cursor(binary=True) as cursor:
         await cursor.execute(_TRIM, [limit, keep])
         return cursor.rowcount
+
+
+def _by_kind(targets: Sequence[Target]) -> dict[TargetKind, list[int]]:
+    """The numbers of the targets of each kind: one query for each."""
+    numbers: dict[TargetKind, list[int]] = {}
+    for number, target in enumerate(targets):
+        numbers.setdefault(target.kind, []).append(number)
+    return numbers

@@ -12,7 +12,7 @@ from go2asia.nft.v1 import nft_pb2
 
 from devstack.postgres import Cluster
 from mesh.clock import monotonic, new_id
-from nft_svc import feed as feed_module
+from nft_svc import openings
 from nft_svc.errors import (
     Draining,
     MintNotFound,
@@ -25,10 +25,12 @@ from nft_svc.fanout import FeedLimits
 from nft_svc.mints import MintState
 from nft_svc.resume import Target, TargetKind
 from tests.integration.nft_service import (
+    CONNECT,
     NftDatabase,
     Replica,
     a_user,
     fold,
+    key,
     migrated,
     of_user,
     replica,
@@ -161,7 +163,8 @@ async def test_a_slow_transaction_is_not_skipped(nft: NftDatabase, service: Repl
 async def test_a_watcher_resumes_on_another_replica_and_misses_nothing(
     nft: NftDatabase, service: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "PAGE", 2)  # what was missed takes several pages
+    for limit in ("FEW", "PAGE"):
+        monkeypatch.setattr(openings, limit, 2)  # what was missed takes several pages
     ada = a_user()
     mint_id = await queue_mint(service, ada)
     async with watching(service, of_user(ada)) as stream:
@@ -179,6 +182,40 @@ async def test_a_watcher_resumes_on_another_replica_and_misses_nothing(
         await service.reports.apply([report(mint_id, LIFE[3], 5)])
         known = fold(known, await next_change(stream))
     assert known[mint_id].state == nft_pb2.MINT_STATE_FINALIZED
+
+
+async def test_streams_that_open_together_each_begin_with_their_own(service: Replica) -> None:
+    users = [a_user() for _ in range(30)]
+    mints = await asyncio.gather(*(queue_mint(service, user) for user in users))
+    targets = [
+        *(of_user(user) for user in users),
+        *(Target(TargetKind.MINT, mint_id) for mint_id in mints),
+    ]
+
+    async def first(target: Target) -> list[str]:
+        async with watching(service, target) as stream:
+            return [mint.mint_id for mint in (await anext(stream)).snapshot.mints]
+
+    async def refused() -> None:
+        with pytest.raises(MintNotFound):
+            await first(Target(TargetKind.MINT, new_id()))
+
+    *begun, _ = await asyncio.gather(*(first(target) for target in targets), refused())
+    assert begun == [[mint_id] for mint_id in (*mints, *mints)]
+
+
+async def test_a_long_snapshot_is_whole(service: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openings, "FEW", 2)  # what a shared read takes of one target
+    ada = a_user()
+    outcome = await service.rewards.apply(reward(ada, 3))
+    mint_ids = [outcome.mint_id]
+    for _ in range(3):
+        await service.reports.apply([report(mint_ids[-1], MintState.FAILED, 2)])
+        another = await service.requests.request(key(), ada, outcome.nft_id, CONNECT)
+        mint_ids.append(another.mint_id)
+    async with watching(service, of_user(ada)) as stream:
+        mints = (await anext(stream)).snapshot.mints
+    assert [mint.mint_id for mint in mints] == mint_ids
 
 
 async def test_checkpoints_come_in_time_and_resume_where_they_promise(service: Replica) -> None:

@@ -329,5 +329,28 @@ async def test_authors_see_whom_a_change_touches_and_archive_for_good(
         )
 
 
+async def test_a_types_versions_are_kept_with_their_authors(catalog: Any) -> None:
+    create = catalog_pb2.CreateNftTypeRequest(request_id=new_id(), nft_type=explorer("pilgrim"))
+    first = (await catalog.CreateNftType(create)).nft_type
+    changed = catalog_pb2.NftType()
+    changed.CopyFrom(first)
+    changed.levels[0].thresholds["quests"] = 3
+    update = catalog_pb2.UpdateNftTypeRequest(request_id=new_id(), nft_type=changed)
+    second = (await catalog.UpdateNftType(update)).nft_type
+    third = (await catalog.ArchiveNftType(archive("pilgrim", second.etag))).nft_type
+    request = catalog_pb2.ListNftTypeVersionsRequest(code="pilgrim", page_size=2)
+    newest = await catalog.ListNftTypeVersions(request)
+    request.page_token = newest.next_page_token
+    oldest = await catalog.ListNftTypeVersions(request)
+    versions = [*newest.versions, *oldest.versions]
+    assert [version.nft_type for version in versions] == [third, second, first]
+    assert {version.author for version in versions} == {"economy-manager/ann"}
+    times = [version.create_time.ToDatetime() for version in versions]
+    assert times == sorted(times, reverse=True)
+    assert oldest.next_page_token == ""
+    with pytest.raises(UnknownNftType):
+        await catalog.ListNftTypeVersions(catalog_pb2.ListNftTypeVersionsRequest(code="nobody"))
+
+
 def archive(code: str, etag: str) -> catalog_pb2.ArchiveNftTypeRequest:
     return catalog_pb2.ArchiveNftTypeRequest(request_id=new_id(), code=code, etag=etag)

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from go2asia.mesh.v1 import policy_pb2 as go2asia_dot_mesh_dot_v1_dot_policy__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgo2asia/nft/v1/catalog.proto\x12\x0ego2asia.nft.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xc8\x05\n\x07NftType\x12\x32\n\x04\x63ode\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x04\x63ode\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x18\n\x07version\x18\x03 \x01(\x05R\x07version\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32\x1d.go2asia.nft.v1.NftType.StateR\x05state\x12-\n\x0c\x64isplay_name\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0b\x64isplayName\x12*\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12\x44\n\x08\x63ounters\x18\x07 \x03(\tB(\xbaH%\x92\x01\"\x08\x01\x10\x14\x18\x01\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x08\x63ounters\x12@\n\x0fmetadata_schema\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x0emetadataSchema\x12\x1e\n\x05image\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x05image\x12N\n\x0eonchain_policy\x18\n \x01(\x0e\x32\x1d.go2asia.nft.v1.OnchainPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\ronchainPolicy\x12N\n\x0etoken_standard\x18\x0b \x01(\x0e\x32\x1d.go2asia.nft.v1.TokenStandardB\x08\xbaH\x05\x82\x01\x02\x10\x01R\rtokenStandard\x12=\n\x06levels\x18\x0c \x03(\x0b\x32\x19.go2asia.nft.v1.LevelRuleB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x06levels\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_ARCHIVED\x10\x02\"\xa7\x02\n\tLevelRule\x12\x1d\n\x05level\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01R\x05level\x12[\n\nthresholds\x18\x02 \x03(\x0b\x32).go2asia.nft.v1.LevelRule.ThresholdsEntryB\x10\xbaH\r\x9a\x01\n\x08\x01\x10\x14*\x04\"\x02 \x00R\nthresholds\x12\x33\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12*\n\x11\x61uto_mint_onchain\x18\x04 \x01(\x08R\x0f\x61utoMintOnchain\x1a=\n\x0fThresholdsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"\x88\x01\n\x14\x43reateNftTypeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12:\n\x08nft_type\x18\x02 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeB\x06\xbaH\x03\xc8\x01\x01R\x07nftType\"K\n\x15\x43reateNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"\x88\x01\n\x14UpdateNftTypeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12:\n\x08nft_type\x18\x02 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeB\x06\xbaH\x03\xc8\x01\x01R\x07nftType\"K\n\x15UpdateNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"\xa2\x01\n\x15PreviewNftTypeRequest\x12:\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeB\x06\xbaH\x03\xc8\x01\x01R\x07nftType\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x90\x01\n\x16PreviewNftTypeResponse\x12\x32\n\x06shifts\x18\x01 \x03(\x0b\x32\x1a.go2asia.nft.v1.LevelShiftR\x06shifts\x12\x1a\n\x08\x65xamined\x18\x02 \x01(\x05R\x08\x65xamined\x12&\n\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"o\n\nLevelShift\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x15\n\x06nft_id\x18\x02 \x01(\tR\x05nftId\x12\x14\n\x05level\x18\x03 \x01(\x05R\x05level\x12\x1b\n\tlevel_due\x18\x04 \x01(\x05R\x08levelDue\"\xa0\x01\n\x15\x41rchiveNftTypeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\x32\n\x04\x63ode\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x04\x63ode\x12\x1d\n\x04\x65tag\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04\x65tag\"L\n\x16\x41rchiveNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"0\n\x11GetNftTypeRequest\x12\x1b\n\x04\x63ode\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x04\x63ode\"H\n\x12GetNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"d\n\x13ListNftTypesRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"t\n\x14ListNftTypesResponse\x12\x34\n\tnft_types\x18\x01 \x03(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x08nftTypes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x80\x01\n\rOnchainPolicy\x12\x1e\n\x1aONCHAIN_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13ONCHAIN_POLICY_NONE\x10\x01\x12\x1d\n\x19ONCHAIN_POLICY_ON_REQUEST\x10\x02\x12\x17\n\x13ONCHAIN_POLICY_AUTO\x10\x03*G\n\rTokenStandard\x12\x1e\n\x1aTOKEN_STANDARD_UNSPECIFIED\x10\x00\x12\x16\n\x12TOKEN_STANDARD_NFT\x10\x01\x32\xb8\x05\n\x11NftCatalogService\x12o\n\rCreateNftType\x12$.go2asia.nft.v1.CreateNftTypeRequest\x1a%.go2asia.nft.v1.CreateNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12o\n\rUpdateNftType\x12$.go2asia.nft.v1.UpdateNftTypeRequest\x1a%.go2asia.nft.v1.UpdateNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12r\n\x0ePreviewNftType\x12%.go2asia.nft.v1.PreviewNftTypeRequest\x1a&.go2asia.nft.v1.PreviewNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\n\x1a\x02\x08< \x01\x12r\n\x0e\x41rchiveNftType\x12%.go2asia.nft.v1.ArchiveNftTypeRequest\x1a&.go2asia.nft.v1.ArchiveNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12i\n\nGetNftType\x12!.go2asia.nft.v1.GetNftTypeRequest\x1a\".go2asia.nft.v1.GetNftTypeResponse\"\x14\xaa\xbb\x18\x10\n\x04\x02\x04\x03\x05\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12n\n\x0cListNftTypes\x12#.go2asia.nft.v1.ListNftTypesRequest\x1a$.go2asia.nft.v1.ListNftTypesResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x02\x04\x03\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgo2asia/nft/v1/catalog.proto\x12\x0ego2asia.nft.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x05\n\x07NftType\x12\x32\n\x04\x63ode\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x04\x63ode\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x18\n\x07version\x18\x03 \x01(\x05R\x07version\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32\x1d.go2asia.nft.v1.NftType.StateR\x05state\x12-\n\x0c\x64isplay_name\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0b\x64isplayName\x12*\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12\x44\n\x08\x63ounters\x18\x07 \x03(\tB(\xbaH%\x92\x01\"\x08\x01\x10\x14\x18\x01\"\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x08\x63ounters\x12@\n\x0fmetadata_schema\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x0emetadataSchema\x12\x1e\n\x05image\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x05image\x12N\n\x0eonchain_policy\x18\n \x01(\x0e\x32\x1d.go2asia.nft.v1.OnchainPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\ronchainPolicy\x12N\n\x0etoken_standard\x18\x0b \x01(\x0e\x32\x1d.go2asia.nft.v1.TokenStandardB\x08\xbaH\x05\x82\x01\x02\x10\x01R\rtokenStandard\x12=\n\x06levels\x18\x0c \x03(\x0b\x32\x19.go2asia.nft.v1.LevelRuleB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x06levels\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_ARCHIVED\x10\x02\"\xa7\x02\n\tLevelRule\x12\x1d\n\x05level\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01R\x05level\x12[\n\nthresholds\x18\x02 \x03(\x0b\x32).go2asia.nft.v1.LevelRule.ThresholdsEntryB\x10\xbaH\r\x9a\x01\n\x08\x01\x10\x14*\x04\"\x02 \x00R\nthresholds\x12\x33\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12*\n\x11\x61uto_mint_onchain\x18\x04 \x01(\x08R\x0f\x61utoMintOnchain\x1a=\n\x0fThresholdsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"\x88\x01\n\x14\x43reateNftTypeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12:\n\x08nft_type\x18\x02 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeB\x06\xbaH\x03\xc8\x01\x01R\x07nftType\"K\n\x15\x43reateNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"\x88\x01\n\x14UpdateNftTypeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12:\n\x08nft_type\x18\x02 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeB\x06\xbaH\x03\xc8\x01\x01R\x07nftType\"K\n\x15UpdateNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"\xa2\x01\n\x15PreviewNftTypeRequest\x12:\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeB\x06\xbaH\x03\xc8\x01\x01R\x07nftType\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x90\x01\n\x16PreviewNftTypeResponse\x12\x32\n\x06shifts\x18\x01 \x03(\x0b\x32\x1a.go2asia.nft.v1.LevelShiftR\x06shifts\x12\x1a\n\x08\x65xamined\x18\x02 \x01(\x05R\x08\x65xamined\x12&\n\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"o\n\nLevelShift\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x15\n\x06nft_id\x18\x02 \x01(\tR\x05nftId\x12\x14\n\x05level\x18\x03 \x01(\x05R\x05level\x12\x1b\n\tlevel_due\x18\x04 \x01(\x05R\x08levelDue\"\xa0\x01\n\x15\x41rchiveNftTypeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12\x32\n\x04\x63ode\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_-]{0,62}$R\x04\x63ode\x12\x1d\n\x04\x65tag\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04\x65tag\"L\n\x16\x41rchiveNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"0\n\x11GetNftTypeRequest\x12\x1b\n\x04\x63ode\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x04\x63ode\"H\n\x12GetNftTypeResponse\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\"\x8a\x01\n\x1aListNftTypeVersionsRequest\x12\x1d\n\x04\x63ode\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04\x63ode\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x81\x01\n\x1bListNftTypeVersionsResponse\x12:\n\x08versions\x18\x01 \x03(\x0b\x32\x1e.go2asia.nft.v1.NftTypeVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x99\x01\n\x0eNftTypeVersion\x12\x32\n\x08nft_type\x18\x01 \x01(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x07nftType\x12\x16\n\x06\x61uthor\x18\x02 \x01(\tR\x06\x61uthor\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"d\n\x13ListNftTypesRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"t\n\x14ListNftTypesResponse\x12\x34\n\tnft_types\x18\x01 \x03(\x0b\x32\x17.go2asia.nft.v1.NftTypeR\x08nftTypes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x80\x01\n\rOnchainPolicy\x12\x1e\n\x1aONCHAIN_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13ONCHAIN_POLICY_NONE\x10\x01\x12\x1d\n\x19ONCHAIN_POLICY_ON_REQUEST\x10\x02\x12\x17\n\x13ONCHAIN_POLICY_AUTO\x10\x03*G\n\rTokenStandard\x12\x1e\n\x1aTOKEN_STANDARD_UNSPECIFIED\x10\x00\x12\x16\n\x12TOKEN_STANDARD_NFT\x10\x01\x32\xbd\x06\n\x11NftCatalogService\x12o\n\rCreateNftType\x12$.go2asia.nft.v1.CreateNftTypeRequest\x1a%.go2asia.nft.v1.CreateNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12o\n\rUpdateNftType\x12$.go2asia.nft.v1.UpdateNftTypeRequest\x1a%.go2asia.nft.v1.UpdateNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12r\n\x0ePreviewNftType\x12%.go2asia.nft.v1.PreviewNftTypeRequest\x1a&.go2asia.nft.v1.PreviewNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\n\x1a\x02\x08< \x01\x12r\n\x0e\x41rchiveNftType\x12%.go2asia.nft.v1.ArchiveNftTypeRequest\x1a&.go2asia.nft.v1.ArchiveNftTypeResponse\"\x11\xaa\xbb\x18\r\n\x01\x02\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12i\n\nGetNftType\x12!.go2asia.nft.v1.GetNftTypeRequest\x1a\".go2asia.nft.v1.GetNftTypeResponse\"\x14\xaa\xbb\x18\x10\n\x04\x02\x04\x03\x05\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12\x82\x01\n\x13ListNftTypeVersions\x12*.go2asia.nft.v1.ListNftTypeVersionsRequest\x1a+.go2asia.nft.v1.ListNftTypeVersionsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x12n\n\x0cListNftTypes\x12#.go2asia.nft.v1.ListNftTypesRequest\x1a$.go2asia.nft.v1.ListNftTypesResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x02\x04\x03\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -78,6 +79,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARCHIVENFTTYPEREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_GETNFTTYPEREQUEST'].fields_by_name['code']._loaded_options = None
   _globals['_GETNFTTYPEREQUEST'].fields_by_name['code']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_LISTNFTTYPEVERSIONSREQUEST'].fields_by_name['code']._loaded_options = None
+  _globals['_LISTNFTTYPEVERSIONSREQUEST'].fields_by_name['code']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_LISTNFTTYPEVERSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTNFTTYPEVERSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTNFTTYPEVERSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTNFTTYPEVERSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_LISTNFTTYPESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTNFTTYPESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTNFTTYPESREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -92,46 +99,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NFTCATALOGSERVICE'].methods_by_name['ArchiveNftType']._serialized_options = b'\252\273\030\r\n\001\002\022\002\010\005\032\002\010\036 \002'
   _globals['_NFTCATALOGSERVICE'].methods_by_name['GetNftType']._loaded_options = None
   _globals['_NFTCATALOGSERVICE'].methods_by_name['GetNftType']._serialized_options = b'\252\273\030\020\n\004\002\004\003\005\022\002\010\005\032\002\010\036 \001'
+  _globals['_NFTCATALOGSERVICE'].methods_by_name['ListNftTypeVersions']._loaded_options = None
+  _globals['_NFTCATALOGSERVICE'].methods_by_name['ListNftTypeVersions']._serialized_options = b'\252\273\030\016\n\002\002\004\022\002\010\n\032\002\010< \001'
   _globals['_NFTCATALOGSERVICE'].methods_by_name['ListNftTypes']._loaded_options = None
   _globals['_NFTCATALOGSERVICE'].methods_by_name['ListNftTypes']._serialized_options = b'\252\273\030\017\n\003\002\004\003\022\002\010\n\032\002\010< \001'
-  _globals['_ONCHAINPOLICY']._serialized_start=2593
-  _globals['_ONCHAINPOLICY']._serialized_end=2721
-  _globals['_TOKENSTANDARD']._serialized_start=2723
-  _globals['_TOKENSTANDARD']._serialized_end=2794
-  _globals['_NFTTYPE']._serialized_start=138
-  _globals['_NFTTYPE']._serialized_end=850
-  _globals['_NFTTYPE_STATE']._serialized_start=782
-  _globals['_NFTTYPE_STATE']._serialized_end=850
-  _globals['_LEVELRULE']._serialized_start=853
-  _globals['_LEVELRULE']._serialized_end=1148
-  _globals['_LEVELRULE_THRESHOLDSENTRY']._serialized_start=1087
-  _globals['_LEVELRULE_THRESHOLDSENTRY']._serialized_end=1148
-  _globals['_CREATENFTTYPEREQUEST']._serialized_start=1151
-  _globals['_CREATENFTTYPEREQUEST']._serialized_end=1287
-  _globals['_CREATENFTTYPERESPONSE']._serialized_start=1289
-  _globals['_CREATENFTTYPERESPONSE']._serialized_end=1364
-  _globals['_UPDATENFTTYPEREQUEST']._serialized_start=1367
-  _globals['_UPDATENFTTYPEREQUEST']._serialized_end=1503
-  _globals['_UPDATENFTTYPERESPONSE']._serialized_start=1505
-  _globals['_UPDATENFTTYPERESPONSE']._serialized_end=1580
-  _globals['_PREVIEWNFTTYPEREQUEST']._serialized_start=1583
-  _globals['_PREVIEWNFTTYPEREQUEST']._serialized_end=1745
-  _globals['_PREVIEWNFTTYPERESPONSE']._serialized_start=1748
-  _globals['_PREVIEWNFTTYPERESPONSE']._serialized_end=1892
-  _globals['_LEVELSHIFT']._serialized_start=1894
-  _globals['_LEVELSHIFT']._serialized_end=2005
-  _globals['_ARCHIVENFTTYPEREQUEST']._serialized_start=2008
-  _globals['_ARCHIVENFTTYPEREQUEST']._serialized_end=2168
-  _globals['_ARCHIVENFTTYPERESPONSE']._serialized_start=2170
-  _globals['_ARCHIVENFTTYPERESPONSE']._serialized_end=2246
-  _globals['_GETNFTTYPEREQUEST']._serialized_start=2248
-  _globals['_GETNFTTYPEREQUEST']._serialized_end=2296
-  _globals['_GETNFTTYPERESPONSE']._serialized_start=2298
-  _globals['_GETNFTTYPERESPONSE']._serialized_end=2370
-  _globals['_LISTNFTTYPESREQUEST']._serialized_start=2372
-  _globals['_LISTNFTTYPESREQUEST']._serialized_end=2472
-  _globals['_LISTNFTTYPESRESPONSE']._serialized_start=2474
-  _globals['_LISTNFTTYPESRESPONSE']._serialized_end=2590
-  _globals['_NFTCATALOGSERVICE']._serialized_start=2797
-  _globals['_NFTCATALOGSERVICE']._serialized_end=3493
+  _globals['_ONCHAINPOLICY']._serialized_start=3055
+  _globals['_ONCHAINPOLICY']._serialized_end=3183
+  _globals['_TOKENSTANDARD']._serialized_start=3185
+  _globals['_TOKENSTANDARD']._serialized_end=3256
+  _globals['_NFTTYPE']._serialized_start=171
+  _globals['_NFTTYPE']._serialized_end=883
+  _globals['_NFTTYPE_STATE']._serialized_start=815
+  _globals['_NFTTYPE_STATE']._serialized_end=883
+  _globals['_LEVELRULE']._serialized_start=886
+  _globals['_LEVELRULE']._serialized_end=1181
+  _globals['_LEVELRULE_THRESHOLDSENTRY']._serialized_start=1120
+  _globals['_LEVELRULE_THRESHOLDSENTRY']._serialized_end=1181
+  _globals['_CREATENFTTYPEREQUEST']._serialized_start=1184
+  _globals['_CREATENFTTYPEREQUEST']._serialized_end=1320
+  _globals['_CREATENFTTYPERESPONSE']._serialized_start=1322
+  _globals['_CREATENFTTYPERESPONSE']._serialized_end=1397
+  _globals['_UPDATENFTTYPEREQUEST']._serialized_start=1400
+  _globals['_UPDATENFTTYPEREQUEST']._serialized_end=1536
+  _globals['_UPDATENFTTYPERESPONSE']._serialized_start=1538
+  _globals['_UPDATENFTTYPERESPONSE']._serialized_end=1613
+  _globals['_PREVIEWNFTTYPEREQUEST']._serialized_start=1616
+  _globals['_PREVIEWNFTTYPEREQUEST']._serialized_end=1778
+  _globals['_PREVIEWNFTTYPERESPONSE']._serialized_start=1781
+  _globals['_PREVIEWNFTTYPERESPONSE']._serialized_end=1925
+  _globals['_LEVELSHIFT']._serialized_start=1927
+  _globals['_LEVELSHIFT']._serialized_end=2038
+  _globals['_ARCHIVENFTTYPEREQUEST']._serialized_start=2041
+  _globals['_ARCHIVENFTTYPEREQUEST']._serialized_end=2201
+  _globals['_ARCHIVENFTTYPERESPONSE']._serialized_start=2203
+  _globals['_ARCHIVENFTTYPERESPONSE']._serialized_end=2279
+  _globals['_GETNFTTYPEREQUEST']._serialized_start=2281
+  _globals['_GETNFTTYPEREQUEST']._serialized_end=2329
+  _globals['_GETNFTTYPERESPONSE']._serialized_start=2331
+  _globals['_GETNFTTYPERESPONSE']._serialized_end=2403
+  _globals['_LISTNFTTYPEVERSIONSREQUEST']._serialized_start=2406
+  _globals['_LISTNFTTYPEVERSIONSREQUEST']._serialized_end=2544
+  _globals['_LISTNFTTYPEVERSIONSRESPONSE']._serialized_start=2547
+  _globals['_LISTNFTTYPEVERSIONSRESPONSE']._serialized_end=2676
+  _globals['_NFTTYPEVERSION']._serialized_start=2679
+  _globals['_NFTTYPEVERSION']._serialized_end=2832
+  _globals['_LISTNFTTYPESREQUEST']._serialized_start=2834
+  _globals['_LISTNFTTYPESREQUEST']._serialized_end=2934
+  _globals['_LISTNFTTYPESRESPONSE']._serialized_start=2936
+  _globals['_LISTNFTTYPESRESPONSE']._serialized_end=3052
+  _globals['_NFTCATALOGSERVICE']._serialized_start=3259
+  _globals['_NFTCATALOGSERVICE']._serialized_end=4088
 # @@protoc_insertion_point(module_scope)

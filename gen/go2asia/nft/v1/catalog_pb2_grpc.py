@@ -60,6 +60,11 @@ class NftCatalogServiceStub:
                 request_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.GetNftTypeRequest.SerializeToString,
                 response_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.GetNftTypeResponse.FromString,
                 _registered_method=True)
+        self.ListNftTypeVersions = channel.unary_unary(
+                '/go2asia.nft.v1.NftCatalogService/ListNftTypeVersions',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ListNftTypeVersionsRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ListNftTypeVersionsResponse.FromString,
+                _registered_method=True)
         self.ListNftTypes = channel.unary_unary(
                 '/go2asia.nft.v1.NftCatalogService/ListNftTypes',
                 request_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ListNftTypesRequest.SerializeToString,
@@ -115,6 +120,13 @@ class NftCatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNftTypeVersions(self, request, context):
+        """Lists every version that a type has had, the newest first: as it was written, by whom and when.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListNftTypes(self, request, context):
         """Lists types by code.
         """
@@ -149,6 +161,11 @@ def add_NftCatalogServiceServicer_to_server(servicer, server):
                     servicer.GetNftType,
                     request_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.GetNftTypeRequest.FromString,
                     response_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.GetNftTypeResponse.SerializeToString,
+            ),
+            'ListNftTypeVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNftTypeVersions,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ListNftTypeVersionsRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_catalog__pb2.ListNftTypeVersionsResponse.SerializeToString,
             ),
             'ListNftTypes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNftTypes,
@@ -292,6 +309,33 @@ class NftCatalogService:
             '/go2asia.nft.v1.NftCatalogService/GetNftType',
             go2asia_dot_nft_dot_v1_dot_catalog__pb2.GetNftTypeRequest.SerializeToString,
             go2asia_dot_nft_dot_v1_dot_catalog__pb2.GetNftTypeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNftTypeVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.NftCatalogService/ListNftTypeVersions',
+            go2asia_dot_nft_dot_v1_dot_catalog__pb2.ListNftTypeVersionsRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_catalog__pb2.ListNftTypeVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

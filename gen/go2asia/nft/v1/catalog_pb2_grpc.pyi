@@ -55,6 +55,8 @@ class NftCatalogServiceStub:
     """
     GetNftType: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetNftTypeRequest, _catalog_pb2.GetNftTypeResponse]
     """Reads one type."""
+    ListNftTypeVersions: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListNftTypeVersionsRequest, _catalog_pb2.ListNftTypeVersionsResponse]
+    """Lists every version that a type has had, the newest first: as it was written, by whom and when."""
     ListNftTypes: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListNftTypesRequest, _catalog_pb2.ListNftTypesResponse]
     """Lists types by code."""
 
@@ -85,6 +87,8 @@ class NftCatalogServiceAsyncStub(NftCatalogServiceStub):
     """
     GetNftType: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetNftTypeRequest, _catalog_pb2.GetNftTypeResponse]  # type: ignore[assignment]
     """Reads one type."""
+    ListNftTypeVersions: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListNftTypeVersionsRequest, _catalog_pb2.ListNftTypeVersionsResponse]  # type: ignore[assignment]
+    """Lists every version that a type has had, the newest first: as it was written, by whom and when."""
     ListNftTypes: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListNftTypesRequest, _catalog_pb2.ListNftTypesResponse]  # type: ignore[assignment]
     """Lists types by code."""
 
@@ -142,6 +146,14 @@ class NftCatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.GetNftTypeResponse, _abc.Awaitable[_catalog_pb2.GetNftTypeResponse]]:
         """Reads one type."""
+
+    @_abc_1.abstractmethod
+    def ListNftTypeVersions(
+        self,
+        request: _catalog_pb2.ListNftTypeVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.ListNftTypeVersionsResponse, _abc.Awaitable[_catalog_pb2.ListNftTypeVersionsResponse]]:
+        """Lists every version that a type has had, the newest first: as it was written, by whom and when."""
 
     @_abc_1.abstractmethod
     def ListNftTypes(
