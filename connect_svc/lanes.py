@@ -1,4 +1,4 @@
-"""The queue of reward actions, on their way out or back, and its lanes, one a kind of call."""
+"""The queue of reward actions, on their way out or back, and its lanes, two a target."""
 
 from datetime import timedelta
 
@@ -7,16 +7,15 @@ from mesh.outbox import Queue
 
 POINTS = "points"
 NFT = "nft"
-NFT_GRANTS = "nft-grants"
 GATEWAY = "gateway"
 
-# By which call which kind of command is carried out.
+# Which target carries out which kind of command.
 LANES = {
     "credit_points": POINTS,
     "debit_points": POINTS,
     "increment_progress": NFT,
-    "grant_nft": NFT_GRANTS,
-    "mint_onchain": NFT_GRANTS,
+    "grant_nft": NFT,
+    "mint_onchain": NFT,
     "send_ton": GATEWAY,
 }
 
@@ -24,11 +23,10 @@ POINTS_REVERSALS = "points-reversals"
 NFT_REVERSALS = "nft-reversals"
 GATEWAY_REVERSALS = "gateway-reversals"
 
-# By which call what was sent on a lane is taken back.
+# Where what was sent on a lane is taken back.
 REVERSALS = {
     POINTS: POINTS_REVERSALS,
     NFT: NFT_REVERSALS,
-    NFT_GRANTS: NFT_REVERSALS,
     GATEWAY: GATEWAY_REVERSALS,
 }
 

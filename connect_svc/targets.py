@@ -15,7 +15,7 @@ from go2asia.nft.v1 import rewards_pb2
 from go2asia.points.v1 import points_pb2
 
 from connect_svc.clients import Clients
-from connect_svc.lanes import GATEWAY, NFT, NFT_GRANTS, POINTS
+from connect_svc.lanes import GATEWAY, NFT, POINTS
 from mesh import status, telemetry
 from mesh.errors import Kind, MeshError, Unavailable
 from mesh.outbox import Claim, Dead, Done, Outcome, Retry
@@ -52,8 +52,8 @@ class Target(ABC):
 class UnaryTarget(Target):
     """A target without a batch call: one call an action, as many at once as a batch holds.
 
-    The services commit in groups whatever arrives together, so a batch RPC would save the calls
-    alone. All of them fit into the lease, because none waits for another.
+    The services commit in groups whatever arrives together. All calls of a batch fit into the
+    lease, because none waits for another.
     """
 
     batch = 16
@@ -104,7 +104,7 @@ class PointsTarget(Target):
 
 
 class NftTarget(Target):
-    """Raises progress in NFT; the result is the instance's id, if the user has one now."""
+    """Raises progress and gives badges in NFT; the result is the instance's id, if there is one."""
 
     lane = NFT
 
@@ -112,26 +112,29 @@ class NftTarget(Target):
         self._rewards = clients.rewards
 
     async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
-        """Sends the actions in one call; one outcome each, in order."""
+        """Sends progress in one call and badges in another; one outcome each, in order."""
+        progress = [each for each in actions if each.HasField("increment_progress")]
+        badges = [each for each in actions if not each.HasField("increment_progress")]
+        raised, given = await self._raise(progress), await self._give(badges)
+        results = dict(zip((each.action_id for each in progress), raised, strict=True))
+        results |= zip((each.action_id for each in badges), given, strict=True)
+        return [_rewarded(results[action.action_id]) for action in actions]
+
+    async def _raise(
+        self, actions: Sequence[RewardAction]
+    ) -> Sequence[rewards_pb2.ApplyRewardResult]:
+        if not actions:
+            return ()
         request = rewards_pb2.BatchApplyRewardsRequest(rewards=[reward(each) for each in actions])
-        response = await self._rewards.BatchApplyRewards(request)
-        return [
-            _refused(result.error) if result.HasField("error") else Done(result.outcome.nft_id)
-            for result in response.results
-        ]
+        return (await self._rewards.BatchApplyRewards(request)).results
 
-
-class GrantTarget(UnaryTarget):
-    """Gives badges in NFT, and has them minted; the result is the instance's id."""
-
-    lane = NFT_GRANTS
-
-    def __init__(self, clients: Clients) -> None:
-        self._rewards = clients.rewards
-
-    async def send(self, action: RewardAction) -> Outcome:
-        """Sends one action; raises a `MeshError` when it was refused or the call failed."""
-        return Done((await self._rewards.GrantNft(grant(action))).outcome.nft_id)
+    async def _give(
+        self, actions: Sequence[RewardAction]
+    ) -> Sequence[rewards_pb2.ApplyRewardResult]:
+        if not actions:
+            return ()
+        request = rewards_pb2.BatchGrantNftsRequest(grants=[grant(each) for each in actions])
+        return (await self._rewards.BatchGrantNfts(request)).results
 
 
 class GatewayTarget(Target):
@@ -155,7 +158,7 @@ class GatewayTarget(Target):
         ]
 
 
-OUT = (PointsTarget, NftTarget, GrantTarget, GatewayTarget)
+OUT = (PointsTarget, NftTarget, GatewayTarget)
 
 
 def post_item(action: RewardAction) -> points_pb2.PostItem:
@@ -211,6 +214,10 @@ def transfer(action: RewardAction) -> minting_pb2.TransferOrder:
         amount_nanoton=action.send_ton.amount,
         comment=action.send_ton.comment,
     )
+
+
+def _rewarded(result: rewards_pb2.ApplyRewardResult) -> Outcome:
+    return _refused(result.error) if result.HasField("error") else Done(result.outcome.nft_id)
 
 
 def _refused(error: ItemError) -> Outcome:

@@ -103,8 +103,8 @@ class Rule(_message.Message):
     """Whether its actions for one recipient reach each target one after the other, in one line with
     those of other ordered rules: whatever the recipient got from an event whose submission was
     answered goes before what comes from an event submitted later. An action that is being retried
-    holds up those behind it, which the metric `mesh_queue_waiting` shows; one that fails or is
-    cancelled lets them pass, and joins the end of the line when it is sent again.
+    holds up those behind it, which the metric `mesh_queue_waiting` shows; one that fails, is
+    cancelled or is taken back lets them pass, and joins the end of the line when it is sent again.
     """
     time_zone: _builtins.str
     """IANA name of the zone in which the rule's dates, days and weeks begin, e.g. `Asia/Bangkok`;

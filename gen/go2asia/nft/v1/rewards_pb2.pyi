@@ -293,6 +293,54 @@ class GrantNftResponse(_message.Message):
 Global___GrantNftResponse: _TypeAlias = GrantNftResponse  # noqa: Y015
 
 @_typing.final
+class BatchGrantNftsRequest(_message.Message):
+    """Request of BatchGrantNfts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantNftRequest]:
+        """The grants; checked one by one, so that a malformed one fails alone."""
+
+    def __init__(
+        self,
+        *,
+        grants: _abc.Iterable[Global___GrantNftRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGrantNftsRequest: _TypeAlias = BatchGrantNftsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGrantNftsResponse(_message.Message):
+    """Response of BatchGrantNfts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplyRewardResult]:
+        """One result a grant, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ApplyRewardResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGrantNftsResponse: _TypeAlias = BatchGrantNftsResponse  # noqa: Y015
+
+@_typing.final
 class RevertRewardRequest(_message.Message):
     """Request of RevertReward."""
 
@@ -304,7 +352,7 @@ class RevertRewardRequest(_message.Message):
     request_id: _builtins.str
     """Idempotency key (AIP-155), remembered for ever."""
     original_request_id: _builtins.str
-    """Request id under which this caller sent, or will send, ApplyReward, BatchApplyRewards or GrantNft."""
+    """Request id under which this caller sent, or will send, any method that gives."""
     reference: _builtins.str
     """Why, e.g. the id of a reversal; kept in the audit log."""
     def __init__(

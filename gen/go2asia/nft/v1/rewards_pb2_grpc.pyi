@@ -45,6 +45,8 @@ class RewardServiceStub:
     usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
     minted without its off-chain record. Request ids are shared with ApplyReward.
     """
+    BatchGrantNfts: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.BatchGrantNftsRequest, _rewards_pb2.BatchGrantNftsResponse]
+    """Gives up to 1,000 independent badges; each is given or refused by itself, as by GrantNft."""
     RevertReward: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]
     """Takes back what one request of the same caller gave, exactly once, however often it is asked.
 
@@ -74,6 +76,8 @@ class RewardServiceAsyncStub(RewardServiceStub):
     usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
     minted without its off-chain record. Request ids are shared with ApplyReward.
     """
+    BatchGrantNfts: _aio.UnaryUnaryMultiCallable[_rewards_pb2.BatchGrantNftsRequest, _rewards_pb2.BatchGrantNftsResponse]  # type: ignore[assignment]
+    """Gives up to 1,000 independent badges; each is given or refused by itself, as by GrantNft."""
     RevertReward: _aio.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]  # type: ignore[assignment]
     """Takes back what one request of the same caller gave, exactly once, however often it is asked.
 
@@ -118,6 +122,14 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
         minted without its off-chain record. Request ids are shared with ApplyReward.
         """
+
+    @_abc_1.abstractmethod
+    def BatchGrantNfts(
+        self,
+        request: _rewards_pb2.BatchGrantNftsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rewards_pb2.BatchGrantNftsResponse, _abc.Awaitable[_rewards_pb2.BatchGrantNftsResponse]]:
+        """Gives up to 1,000 independent badges; each is given or refused by itself, as by GrantNft."""
 
     @_abc_1.abstractmethod
     def RevertReward(
