@@ -8,6 +8,7 @@ import structlog
 import typer
 
 from cli import actions, chain, events, rules
+from cli.backfill import backfill
 from cli.session import Session
 from cli.simulation import simulate
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 rules.app.command()(simulate)
+rules.app.command()(backfill)
 app.add_typer(rules.app, name="rules")
 app.add_typer(events.app, name="events")
 app.add_typer(actions.app, name="actions")

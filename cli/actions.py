@@ -27,6 +27,9 @@ class State(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    REVERSING = "reversing"
+    REVERSED = "reversed"
+    REVERSAL_FAILED = "reversal-failed"
 
 
 @app.command("list")
@@ -105,6 +108,6 @@ def action_table(actions: Iterable[pb.RewardAction]) -> Table:
             f"{kind} {what}",
             pb.RewardAction.State.Name(action.state).removeprefix("STATE_"),
             str(action.attempts),
-            escape(action.result or action.last_error),
+            escape(action.reversal_error or action.result or action.last_error),
         )
     return table

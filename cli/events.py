@@ -17,6 +17,7 @@ from rich.table import Table
 from cli.actions import action_table
 from cli.documents import Document, Mistake, read_events
 from cli.session import fail, output, session
+from mesh.clock import new_id
 from mesh.status import from_item_error
 
 if TYPE_CHECKING:
@@ -97,6 +98,25 @@ def show(
 
 
 @app.command()
+def reverse(
+    context: typer.Context,
+    event: Annotated[str, typer.Argument(help="An event id, or source/external-id.")],
+    reason: Annotated[str, typer.Option(help="Why, for those who ask later.")],
+) -> None:
+    """Take back all that an event gave, once; by source/external-id also before it arrives."""
+    request = pb.ReverseEventRequest(request_id=new_id(), reason=reason)
+    _name(request, event)
+
+    async def work(channel: grpc.aio.Channel) -> pb.ReverseEventResponse:
+        return await EventServiceStub(channel).ReverseEvent(request)
+
+    answer = session(context).run(work)
+    console = output()
+    console.print(_reversal_line(answer.reversal), markup=False, soft_wrap=True)
+    console.print(action_table(answer.actions))
+
+
+@app.command()
 def tail(
     context: typer.Context,
     event_type: Annotated[str, typer.Option(help="Only events of this type.")] = "",
@@ -148,7 +168,9 @@ async def _down_to(
         query.page_token = page.next_page_token
 
 
-def _name(request: pb.GetEventRequest | pb.ExplainEventRequest, event: str) -> None:
+def _name(
+    request: pb.GetEventRequest | pb.ExplainEventRequest | pb.ReverseEventRequest, event: str
+) -> None:
     """Puts into the request which event is meant: an id, or source and external id."""
     if _UUID.fullmatch(event):
         request.event_id = event
@@ -176,6 +198,8 @@ def _show_story(story: pb.GetEventResponse) -> None:
     for outcome in story.evaluation.outcomes:
         table.add_row(*outcome_row(outcome))
     console.print(table)
+    if story.HasField("reversal"):
+        console.print(_reversal_line(story.reversal), markup=False, soft_wrap=True)
     console.print(action_table(story.actions))
 
 
@@ -189,6 +213,12 @@ def _show_explanation(told: pb.ExplainEventResponse) -> None:
         console.print(f"  {_MARKS[part.value]}  {place}  {escape(part.text + detail)}")
     if told.actions:
         console.print(action_table(told.actions))
+
+
+def _reversal_line(told: pb.EventReversal) -> str:
+    early = ", before it arrived," if told.before_arrival else ""
+    when = told.reverse_time.ToJsonString()
+    return f"Event {told.event_id} taken back{early} by {told.author} at {when}: {told.reason}"
 
 
 def outcome_row(outcome: pb.RuleOutcome) -> tuple[str, str, str, str]:

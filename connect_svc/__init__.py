@@ -11,10 +11,14 @@ It owns events, rules, evaluations and reward actions, and keeps these promises:
   target: no path gives a reward twice;
 - no cap and no budget is overshot, and what was counted for a reward that is taken back is counted
   out of the same window, once;
+- an event is taken back once: what was never claimed is never sent, and the target of all else
+  reverses it or ignores its arrival;
 - an event that cannot be evaluated by a rule is no failed event: the rule did not match, and the
   evaluation says why.
 
 An event goes `servicer` or `bus` → `intake` (batches) → `catalog` (which rules) → `rationing` (with
 which variants and counters) → `deciding` → `store`; a question about it goes `servicer` → `inquiry`
-→ `explanations`; an action goes `dispatcher` (claims) → `targets` (typed commands) → Points or NFT.
+→ `explanations`; an action goes `dispatcher` (claims) → `targets` (typed commands) → Points, NFT or
+the Gateway; a clawback goes `servicer` → `reversing` → `dispatcher` → `reversal_targets` → there; a
+stored event goes through a later rule by `backfilling` → `rationing` → `store`.
 """

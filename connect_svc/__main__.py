@@ -1,28 +1,19 @@
 """Starts the Connect service: `python -m connect_svc`, configured by CONNECT_* variables."""
 
-from collections.abc import Callable
-
-from go2asia.connect.v1 import (
-    events_pb2,
-    events_pb2_grpc,
-    reward_actions_pb2,
-    reward_actions_pb2_grpc,
-    rules_pb2,
-    rules_pb2_grpc,
-)
-
+from connect_svc.backfilling import Backfiller
 from connect_svc.bus import EventBus
 from connect_svc.catalog import CatalogCache, CatalogFollower
 from connect_svc.clients import Clients
+from connect_svc.composition import registrations
 from connect_svc.config import ConnectSettings
 from connect_svc.dispatcher import Dispatcher
 from connect_svc.intake import Intake
-from connect_svc.servicer import EventServicer, RewardActionServicer, RuleServicer
-from connect_svc.targets import NftTarget, PointsTarget
+from connect_svc.reversal_targets import BACK
+from connect_svc.targets import OUT
 from mesh import telemetry
 from mesh.db import Database
 from mesh.migrate import migrate
-from mesh.server import Registration, run, serve
+from mesh.server import run, serve
 
 
 async def main() -> None:
@@ -37,35 +28,15 @@ async def main() -> None:
         Database(url, application_name="connect") as database,
         CatalogFollower(database, url, catalog),
         Clients(settings) as clients,
-        Dispatcher(database, [PointsTarget(clients), NftTarget(clients)]) as dispatcher,
+        Dispatcher(database, [target(clients) for target in (*OUT, *BACK)]) as dispatcher,
         Intake(database, catalog, wake=dispatcher.wake) as intake,
+        Backfiller(database, dispatch=dispatcher.wake) as backfiller,
         EventBus(settings, intake),
     ):
-        services = registrations(intake, database, catalog, dispatcher.wake)
+        services = registrations(
+            intake, database, catalog, dispatch=dispatcher.wake, backfill=backfiller.wake
+        )
         await serve(settings, services, probes={"postgres": database.ping})
-
-
-def registrations(
-    intake: Intake, database: Database, catalog: CatalogCache, wake: Callable[[], None]
-) -> list[Registration]:
-    """The services that Connect offers."""
-    return [
-        Registration(
-            events_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
-            events_pb2_grpc.add_EventServiceServicer_to_server,
-            EventServicer(intake, database),
-        ),
-        Registration(
-            rules_pb2.DESCRIPTOR.services_by_name["RuleService"].full_name,
-            rules_pb2_grpc.add_RuleServiceServicer_to_server,
-            RuleServicer(database, catalog),
-        ),
-        Registration(
-            reward_actions_pb2.DESCRIPTOR.services_by_name["RewardActionService"].full_name,
-            reward_actions_pb2_grpc.add_RewardActionServiceServicer_to_server,
-            RewardActionServicer(database, wake=wake),
-        ),
-    ]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ class ConnectSettings(ServiceSettings):
 
     points_address: str = Field(description="host:port of Points, or host:port,host:port")
     nft_address: str = Field(description="host:port of NFT, or host:port,host:port")
+    gateway_address: str = Field(description="host:port of the Gateway, or host:port,host:port")
     nats_url: str = Field(
         description="tls://host:port of NATS, several separated by commas; same certificate files"
     )

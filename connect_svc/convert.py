@@ -3,12 +3,14 @@
 import re
 from collections.abc import Sequence
 
-from go2asia.connect.v1 import events_pb2, reward_actions_pb2, rules_pb2
+from go2asia.connect.v1 import backfills_pb2, events_pb2, reward_actions_pb2, rules_pb2
 
 from connect_svc.explanations import Explanation, PartValue, Simulation
-from connect_svc.records import ActionRecord, Receipt, State, Story
+from connect_svc.records import ActionRecord, BackfillRecord, Receipt, Reversal, State, Story
 from connect_svc.rules import Action, Outcome
+from connect_svc.tallies import Tally
 from mesh.errors import PageTokenInvalid
+from mesh.outbox import Work
 from mesh.pagination import Page
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -17,7 +19,10 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def receipt(answer: Receipt) -> events_pb2.EventReceipt:
     """The durable answer to an event as the contract shows it."""
     return events_pb2.EventReceipt(
-        event_id=answer.event_id, action_ids=answer.action_ids, duplicate=answer.duplicate
+        event_id=answer.event_id,
+        action_ids=answer.action_ids,
+        duplicate=answer.duplicate,
+        reversed=answer.reversed,
     )
 
 
@@ -47,6 +52,9 @@ def action_record(record: ActionRecord) -> reward_actions_pb2.RewardAction:
     message.result = record.result
     message.create_time.FromDatetime(record.create_time)
     message.update_time.FromDatetime(record.update_time)
+    message.reversal_error = record.reversal_error
+    message.reversal_result = record.reversal_result
+    message.backfill_id = record.backfill_id
     return message
 
 
@@ -65,7 +73,20 @@ def story(told: Story, records: Sequence[ActionRecord]) -> events_pb2.GetEventRe
             outcomes=[_outcome(outcome) for outcome in told.outcomes],
         ),
         actions=[action_record(record) for record in records],
+        reversal=event_reversal(told.reversal) if told.reversal else None,
     )
+
+
+def event_reversal(told: Reversal) -> events_pb2.EventReversal:
+    """How an event was taken back as the contract shows it."""
+    message = events_pb2.EventReversal(
+        event_id=told.event_id,
+        reason=told.reason,
+        author=told.author,
+        before_arrival=told.before_arrival,
+    )
+    message.reverse_time.FromDatetime(told.reverse_time)
+    return message
 
 
 def explanation(told: Explanation) -> events_pb2.RuleExplanation:
@@ -93,7 +114,35 @@ def counts(by_state: dict[State, int]) -> reward_actions_pb2.CountRewardActionsR
         completed=by_state[State.COMPLETED],
         failed=by_state[State.FAILED],
         cancelled=by_state[State.CANCELLED],
+        reversing=by_state[State.REVERSING],
+        reversed=by_state[State.REVERSED],
+        reversal_failed=by_state[State.REVERSAL_FAILED],
     )
+
+
+def work(action: Action, lane: str, traceparent: str | None = None) -> Work:
+    """An action as it waits in a lane; in the present trace unless another is given."""
+    payload = reward_action(action).SerializeToString()
+    line = action.recipient if action.ordered else None
+    return Work(action.action_id, lane, payload, line, traceparent)
+
+
+def backfill(record: BackfillRecord) -> backfills_pb2.Backfill:
+    """A backfill as the contract shows it."""
+    message = backfills_pb2.Backfill(
+        backfill_id=record.backfill_id,
+        rule_id=record.rule_id,
+        rule_version=record.rule_version,
+        state=backfills_pb2.Backfill.State.Value(f"STATE_{record.state}"),
+        events_seen=record.events_seen,
+        preview=_tally(record.preview),
+        result=None if record.previewing else _tally(record.result),
+        author=record.author,
+    )
+    if record.create_time is not None and record.update_time is not None:
+        message.create_time.FromDatetime(record.create_time)
+        message.update_time.FromDatetime(record.update_time)
+    return message
 
 
 def event_id_seen(page: Page) -> str | None:
@@ -144,4 +193,19 @@ def _outcome(outcome: Outcome) -> events_pb2.RuleOutcome:
         detail=outcome.detail,
         action_ids=outcome.action_ids,
         variant=outcome.variant,
+    )
+
+
+def _tally(tally: Tally) -> backfills_pb2.BackfillTally:
+    return backfills_pb2.BackfillTally(
+        events=tally.events,
+        held=tally.held,
+        reversed=tally.reversed,
+        stopped={result.value: count for result, count in tally.stopped.items()},
+        totals=[
+            backfills_pb2.BackfillTotal(
+                kind=kind, what=what, actions=total.actions, amount=total.amount
+            )
+            for (kind, what), total in sorted(tally.totals.items())
+        ],
     )

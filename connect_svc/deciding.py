@@ -80,6 +80,11 @@ def try_rules(catalogue: Catalogue, event: events_pb2.Event) -> Trial:
     return Trial(catalogue.version, facts, findings)
 
 
+def untried(catalogue: Catalogue, event: events_pb2.Event) -> Trial:
+    """An event that no rule is to be tried on, because it was taken back before it came."""
+    return Trial(catalogue.version, Facts(event), ())
+
+
 def propose(trial: Trial, variants: Mapping[Assignee, str]) -> Proposal:
     """Evaluates what the rules give; `variants` are those of the trial's assignees."""
     findings = [
@@ -192,6 +197,9 @@ def _grant(match: Match, stopped_by: dict[str, str], usage: Usage) -> Outcome:
 def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts, variant: str) -> Action:
     event_id = facts.event.event_id
     recipient = action.recipient.user(facts)
+    command: dict[str, str | int] = {**action.fixed}
+    if action.amount is not None:
+        command["amount"] = action.amount.amount(facts)
     return Action(
         derive_action_id(event_id, rule.rule_id, action.key, recipient),
         event_id,
@@ -200,7 +208,7 @@ def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts, variant: s
         action.key,
         recipient,
         action.kind,
-        {**action.fixed, "amount": action.amount.amount(facts)},
+        command,
         variant=variant,
         ordered=rule.ordered,
     )

@@ -1,4 +1,4 @@
-"""Sending what was decided: one worker a lane, each behind a circuit breaker of its own."""
+"""Sending what was decided, and its taking back: one worker a lane, each behind its own breaker."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -6,8 +6,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from connect_svc.lanes import QUEUE
-from connect_svc.records import State, Verdict
+from connect_svc.lanes import QUEUE, REVERSALS
+from connect_svc.records import ReversalVerdict, State, Verdict
 from connect_svc.store import ActionStore
 from connect_svc.targets import Target
 from mesh.backlog import Backlog
@@ -16,6 +16,7 @@ from mesh.db import Connection, Database
 from mesh.outbox import Claim, Dead, Done, Outcome, Settlement
 from mesh.worker import Worker
 
+_BACK = frozenset(REVERSALS.values())
 _COUNT_EVERY = timedelta(seconds=5)
 
 
@@ -24,7 +25,15 @@ class Dispatcher:
 
     def __init__(self, database: Database, targets: Sequence[Target]) -> None:
         self._workers = [
-            Worker(database, QUEUE, target.lane, handle=target, settle=_settle, breaker=_breaker())
+            Worker(
+                database,
+                QUEUE,
+                target.lane,
+                handle=target,
+                settle=_settle_reversals if target.lane in _BACK else _settle,
+                batch=target.batch,
+                breaker=_breaker(),
+            )
             for target in targets
         ]
         self._backlog = Backlog(database, QUEUE, [each.lane for each in targets], _COUNT_EVERY)
@@ -61,6 +70,11 @@ async def _settle(connection: Connection, settlements: Sequence[Settlement]) -> 
     await ActionStore(connection).settle(verdicts)
 
 
+async def _settle_reversals(connection: Connection, settlements: Sequence[Settlement]) -> None:
+    verdicts = [_reversal_verdict(claim, outcome) for claim, outcome in settlements]
+    await ActionStore(connection).settle_reversals(verdicts)
+
+
 def _verdict(claim: Claim, outcome: Outcome) -> Verdict:
     match outcome:
         case Done(result):
@@ -68,3 +82,12 @@ def _verdict(claim: Claim, outcome: Outcome) -> Verdict:
         case Dead(reason):
             return Verdict(claim.item_id, State.FAILED, claim.attempts, last_error=reason)
     return Verdict(claim.item_id, State.PENDING, claim.attempts, last_error=outcome.error)
+
+
+def _reversal_verdict(claim: Claim, outcome: Outcome) -> ReversalVerdict:
+    match outcome:
+        case Done(result):
+            return ReversalVerdict(claim.item_id, State.REVERSED, result=str(result))
+        case Dead(reason):
+            return ReversalVerdict(claim.item_id, State.REVERSAL_FAILED, reason)
+    return ReversalVerdict(claim.item_id, State.REVERSING, outcome.error)

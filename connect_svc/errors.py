@@ -202,3 +202,31 @@ class ActionStateForbidden(MeshError):
             field="action_id",
             state=state,
         )
+
+
+class BackfillNotFound(MeshError):
+    """No backfill has this id; check it, or start one with BackfillRule."""
+
+    kind = Kind.NOT_FOUND
+    reason = "BACKFILL_NOT_FOUND"
+    domain = DOMAIN
+
+    def __init__(self, backfill_id: str) -> None:
+        super().__init__(
+            f"There is no backfill {backfill_id}; check the id, or start one with BackfillRule.",
+            field="backfill_id",
+            backfill_id=backfill_id,
+        )
+
+
+class BackfillStateForbidden(MeshError):
+    """Only a finished preview of an enabled or paused rule is applied, and once."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "BACKFILL_STATE_FORBIDDEN"
+    domain = DOMAIN
+
+    def __init__(self, *, backfill_id: str, state: str, wanted: str) -> None:
+        super().__init__(
+            f"The backfill {backfill_id} is {state}; {wanted}.", field="backfill_id", state=state
+        )

@@ -66,6 +66,12 @@ def not_enabled(rule_id: str, version: int, detail: str) -> Explanation:
     return Explanation(Outcome(rule_id, version, Result.NOT_ENABLED, detail))
 
 
+def reversed_before_arrival(rule_id: str) -> Explanation:
+    """Any rule, for an event that was taken back before it came."""
+    detail = "The event was taken back before it arrived; no rule was tried."
+    return Explanation(Outcome(rule_id, 0, Result.EVENT_REVERSED, detail))
+
+
 def simulation(catalogue: Catalogue, event: events_pb2.Event, decision: Decision) -> Simulation:
     """Explains what every rule for the event's type would do, the event being decided so."""
     recorded = {outcome.rule_id: outcome for outcome in decision.outcomes}

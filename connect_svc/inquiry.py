@@ -8,7 +8,14 @@ from connect_svc.authoring import state_name
 from connect_svc.catalog import CatalogCache
 from connect_svc.deciding import try_rules
 from connect_svc.errors import EventNotFound, RuleNotFound
-from connect_svc.explanations import Explanation, Simulation, explain, not_enabled, simulation
+from connect_svc.explanations import (
+    Explanation,
+    Simulation,
+    explain,
+    not_enabled,
+    reversed_before_arrival,
+    simulation,
+)
 from connect_svc.normalization import normalize
 from connect_svc.rationing import foresee
 from connect_svc.records import ActionRecord, Story
@@ -91,6 +98,8 @@ async def simulate_event(
 
 
 def _explain(story: Story, rule_id: str, rule: rules_pb2.Rule | None) -> Explanation:
+    if story.reversal is not None and story.reversal.before_arrival:
+        return reversed_before_arrival(rule_id)
     catalogue = f"catalogue version {story.catalog_version}, which decided the event"
     if rule is None:
         return not_enabled(rule_id, 0, f"The rule was not written yet in {catalogue}.")

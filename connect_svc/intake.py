@@ -9,7 +9,7 @@ from go2asia.connect.v1 import events_pb2
 
 from connect_svc import convert
 from connect_svc.catalog import CatalogCache
-from connect_svc.deciding import Trial, try_rules
+from connect_svc.deciding import Trial, try_rules, untried
 from connect_svc.errors import ExternalIdReused, OccurredInFuture
 from connect_svc.lanes import LANES, QUEUE
 from connect_svc.normalization import Submission
@@ -92,13 +92,17 @@ class Intake:
 
 
 class Entry(NamedTuple):
-    """A new event of a batch: at which place in it, with its id and with the rules it concerns."""
+    """A new event of a batch: at which place in it, with its id and with the rules it concerns.
+
+    `reversed` when it was taken back before it came.
+    """
 
     place: int
     submission: Submission
     traceparent: str | None
     event: events_pb2.Event
     trial: Trial
+    reversed: bool
 
 
 class Batch:
@@ -125,11 +129,16 @@ class Batch:
         return [action for taken in self.taken for action in taken.decision.actions]
 
     def enter(self, submission: Submission, traceparent: str | None) -> None:
-        """Tries the next event on the rules, if it is new."""
+        """Tries the next event on the rules, if it is new.
+
+        One that was taken back before it came is new too, but concerns no rule.
+        """
         asked: Submission | OccurredInFuture = submission
-        if submission.key not in self._known and submission.key not in self._entries:
+        known = self._known.get(submission.key)
+        new = known is None or not known.fingerprint
+        if new and submission.key not in self._entries:
             try:
-                self._enter(submission, traceparent)
+                self._enter(submission, traceparent, known)
             except OccurredInFuture as refusal:
                 asked = refusal
         self._asked.append(asked)
@@ -137,14 +146,19 @@ class Batch:
     def conclude(self, decisions: Sequence[Decision]) -> None:
         """Takes in the new events, decided so, and notes the answers to all."""
         for entry, decision in zip(self._entries.values(), decisions, strict=True):
-            taken = Taken(entry.submission, entry.event, self._moment.now, decision)
+            taken = Taken(entry.submission, entry.event, self._moment.now, decision, entry.reversed)
             self.taken.append(taken)
-            self.works += [_work(action, entry.traceparent) for action in decision.actions]
+            self.works += [
+                convert.work(action, LANES[action.kind], entry.traceparent)
+                for action in decision.actions
+            ]
             self._known[entry.submission.key] = Known(entry.submission.fingerprint, taken.receipt)
         first = {entry.place for entry in self._entries.values()}
         self.answers = [self._answer(at, at in first) for at in range(len(self._asked))]
 
-    def _enter(self, submission: Submission, traceparent: str | None) -> None:
+    def _enter(
+        self, submission: Submission, traceparent: str | None, awaited: Known | None
+    ) -> None:
         occurred_time = submission.event.occurred_time.ToDatetime(self._moment.now.tzinfo)
         if occurred_time > self._moment.now + MAX_AHEAD:
             raise OccurredInFuture(
@@ -152,11 +166,11 @@ class Batch:
             )
         event = events_pb2.Event()
         event.CopyFrom(submission.event)
-        event.event_id = new_id()
+        event.event_id = awaited.receipt.event_id if awaited else new_id()
         event.received_time.FromDatetime(self._moment.now)
-        trial = try_rules(self._catalogue, event)
+        trial = untried(self._catalogue, event) if awaited else try_rules(self._catalogue, event)
         self._entries[submission.key] = Entry(
-            len(self._asked), submission, traceparent, event, trial
+            len(self._asked), submission, traceparent, event, trial, reversed=awaited is not None
         )
 
     def _answer(self, place: int, is_first: bool) -> Receipt | MeshError:
@@ -175,9 +189,3 @@ def _again(submission: Submission, known: Known) -> Receipt | ExternalIdReused:
             event_id=known.receipt.event_id,
         )
     return known.receipt.again()
-
-
-def _work(action: Action, traceparent: str | None) -> Work:
-    payload = convert.reward_action(action).SerializeToString()
-    line = action.recipient if action.ordered else None
-    return Work(action.action_id, LANES[action.kind], payload, line, traceparent)

@@ -54,9 +54,14 @@ def admit(event: events_pb2.Event, reporter: Identity, path: str) -> Submission:
     service reports for another, and what `normalize` raises.
     """
     validation.check(event, path)
-    if reporter.role == DOMAIN_SERVICE and event.source != reporter.name:
-        raise SourceNotOwned(field=_join(path, "source"), source=event.source, caller=str(reporter))
+    own_source(reporter, event.source, _join(path, "source"))
     return normalize(event, path)
+
+
+def own_source(caller: Identity, source: str, field: str) -> None:
+    """Raises `SourceNotOwned` when a domain service speaks for another."""
+    if caller.role == DOMAIN_SERVICE and source != caller.name:
+        raise SourceNotOwned(field=field, source=source, caller=str(caller))
 
 
 def normalize(event: events_pb2.Event, path: str) -> Submission:

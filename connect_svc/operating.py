@@ -20,7 +20,10 @@ Retried = reward_actions_pb2.RetryRewardActionsResponse
 
 
 async def retry_action(database: Database, key: Key, action_id: str) -> RewardAction:
-    """Sends a failed action again; raises `ActionNotFound` or `ActionStateForbidden`."""
+    """Sends a failed action, or a failed reversal, again.
+
+    Raises `ActionNotFound` or `ActionStateForbidden`.
+    """
 
     async def reopened(connection: Connection) -> bool:
         if not await ActionStore(connection).reopen([action_id]):
@@ -28,7 +31,7 @@ async def retry_action(database: Database, key: Key, action_id: str) -> RewardAc
         await QUEUE.revive(connection, [action_id])
         return True
 
-    wanted = "only a failed action can be retried"
+    wanted = "only a failed action or reversal can be retried"
     return await database.run(lambda c: _change(c, key, action_id, reopened, wanted))
 
 

@@ -36,6 +36,7 @@ class Result(StrEnum):
     CONDITION_FALSE = "CONDITION_FALSE"
     OTHER_EVENT_TYPE = "OTHER_EVENT_TYPE"
     NOT_ENABLED = "NOT_ENABLED"
+    EVENT_REVERSED = "EVENT_REVERSED"
     STACKED_OUT = "STACKED_OUT"
     CAP_REACHED = "CAP_REACHED"
     BUDGET_SPENT = "BUDGET_SPENT"
@@ -90,14 +91,15 @@ class Decision:
 class CompiledAction:
     """One action of a rule; `fixed` are the parts of its command that no event changes.
 
-    It is a part of one variant of the rule, or of all if `variant` is empty.
+    `amount` is None for what is given whole. It is a part of one variant of the rule, or of all if
+    `variant` is empty.
     """
 
     key: str
     recipient: Expression
     kind: str
     fixed: Mapping[str, str]
-    amount: Expression
+    amount: Expression | None
     variant: str
 
 
@@ -234,12 +236,15 @@ def _compile_action(action: rules_pb2.RuleAction, number: int) -> CompiledAction
     if kind is None:
         raise InvalidRule(field=field, wrong="The action gives nothing; set one of its kinds.")
     what = getattr(action, kind)
+    amount = None
+    if "amount" in what.DESCRIPTOR.fields_by_name:
+        amount = compile_expression(what.amount or _ONE, f"{field}.{kind}.amount", INT)
     return CompiledAction(
         key=action.key,
         recipient=compile_expression(action.recipient or _ACTOR, f"{field}.recipient", STRING),
         kind=kind,
         fixed={part.name: value for part, value in what.ListFields() if part.name != "amount"},
-        amount=compile_expression(what.amount or _ONE, f"{field}.{kind}.amount", INT),
+        amount=amount,
         variant=action.variant,
     )
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import grpc
 from go2asia.connect.v1 import (
+    backfills_pb2,
+    backfills_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
     reward_actions_pb2,
@@ -13,22 +15,25 @@ from go2asia.connect.v1 import (
     rules_pb2_grpc,
 )
 
-from connect_svc import authoring, convert, inquiry, operating
+from connect_svc import authoring, backfilling, convert, inquiry, operating, reversing
 from connect_svc.catalog import CatalogCache
 from connect_svc.errors import ActionNotFound, RuleNotFound
 from connect_svc.intake import Intake
 from connect_svc.normalization import Submission, admit
 from connect_svc.records import Receipt
-from connect_svc.store import ActionStore, EventStore, RuleStore
+from connect_svc.store import ActionStore, BackfillStore, EventStore, RuleStore
 from mesh import idempotency, pagination, status
 from mesh.db import Database
 from mesh.errors import Internal, MeshError
 from mesh.identity import caller
 
 Mutation = (
-    rules_pb2.CreateRuleRequest
+    events_pb2.ReverseEventRequest
+    | rules_pb2.CreateRuleRequest
     | rules_pb2.UpdateRuleRequest
     | rules_pb2.SetRuleStateRequest
+    | backfills_pb2.BackfillRuleRequest
+    | backfills_pb2.ApplyBackfillRequest
     | reward_actions_pb2.RetryRewardActionRequest
     | reward_actions_pb2.RetryRewardActionsRequest
     | reward_actions_pb2.CancelRewardActionRequest
@@ -37,11 +42,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class EventServicer(events_pb2_grpc.EventServiceServicer):
-    """Takes events in and tells their stories."""
+    """Takes events in and back and tells their stories.
 
-    def __init__(self, intake: Intake, database: Database) -> None:
+    `wake` is called when an event's rewards are to be taken back.
+    """
+
+    def __init__(self, intake: Intake, database: Database, *, wake: Callable[[], None]) -> None:
         self._intake = intake
         self._database = database
+        self._wake = wake
 
     async def SubmitEvent(
         self, request: events_pb2.SubmitEventRequest, context: Context
@@ -83,6 +92,18 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             explanation=convert.explanation(told.explanation),
             actions=[convert.action_record(record) for record in told.actions],
         )
+
+    async def ReverseEvent(
+        self, request: events_pb2.ReverseEventRequest, context: Context
+    ) -> events_pb2.ReverseEventResponse:
+        """Takes back what an event gave."""
+        author = caller()
+        key = _key(str(author), "ReverseEvent", request)
+        answer = await reversing.reverse_event(
+            self._database, key, author, _event_key(request), request.reason
+        )
+        self._wake()
+        return answer
 
     async def ListEvents(
         self, request: events_pb2.ListEventsRequest, context: Context
@@ -197,6 +218,57 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
         return response
 
 
+class BackfillServicer(backfills_pb2_grpc.BackfillServiceServicer):
+    """Where rules are tried on stored events; `wake` is called when one is to be."""
+
+    def __init__(self, database: Database, *, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._wake = wake
+
+    async def BackfillRule(
+        self, request: backfills_pb2.BackfillRuleRequest, context: Context
+    ) -> backfills_pb2.BackfillRuleResponse:
+        """Starts a preview."""
+        author = str(caller())
+        key = _key(author, "BackfillRule", request)
+        started = await backfilling.start_backfill(self._database, key, author, request.rule_id)
+        self._wake()
+        return backfills_pb2.BackfillRuleResponse(backfill=started)
+
+    async def ApplyBackfill(
+        self, request: backfills_pb2.ApplyBackfillRequest, context: Context
+    ) -> backfills_pb2.ApplyBackfillResponse:
+        """Applies a preview."""
+        key = _key(str(caller()), "ApplyBackfill", request)
+        applying = await backfilling.apply_backfill(self._database, key, request.backfill_id)
+        self._wake()
+        return backfills_pb2.ApplyBackfillResponse(backfill=applying)
+
+    async def GetBackfill(
+        self, request: backfills_pb2.GetBackfillRequest, context: Context
+    ) -> backfills_pb2.GetBackfillResponse:
+        """Reads a backfill."""
+        async with self._database.transaction(read_only=True) as connection:
+            found = await backfilling.read_backfill(connection, request.backfill_id)
+        return backfills_pb2.GetBackfillResponse(backfill=found)
+
+    async def ListBackfillEvents(
+        self, request: backfills_pb2.ListBackfillEventsRequest, context: Context
+    ) -> backfills_pb2.ListBackfillEventsResponse:
+        """Lists the events that a preview would reward."""
+        page = pagination.open_page(request)
+        async with self._database.transaction(read_only=True) as connection:
+            await backfilling.read_backfill(connection, request.backfill_id)
+            found = await BackfillStore(connection).page(
+                request.backfill_id, after=convert.event_id_seen(page), size=page.size + 1
+            )
+        response = backfills_pb2.ListBackfillEventsResponse(event_ids=found[: page.size])
+        if len(found) > page.size:
+            last = response.event_ids[-1]
+            response.next_page_token = pagination.next_token(request, (last,))
+        return response
+
+
 class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
     """Shows the rewards on their way; `wake` is called when some are to be sent again."""
 
@@ -271,7 +343,9 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
 
 
 def _event_key(
-    request: events_pb2.GetEventRequest | events_pb2.ExplainEventRequest,
+    request: events_pb2.GetEventRequest
+    | events_pb2.ExplainEventRequest
+    | events_pb2.ReverseEventRequest,
 ) -> events_pb2.ExternalKey | str:
     by_source = request.WhichOneof("key") == "external_key"
     return request.external_key if by_source else request.event_id

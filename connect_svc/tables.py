@@ -67,6 +67,26 @@ evaluations = Table(
     Column("outcomes", JSONB, nullable=False),
 )
 
+# How events were taken back. An event that had yet to arrive is taken back by its key: `event_keys`
+# then has it with an id of its own and an empty fingerprint.
+event_reversals = Table(
+    "event_reversals",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("before_arrival", Boolean, nullable=False),
+    Column("reverse_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# The fingerprints of events that arrived after they were taken back.
+reversed_arrivals = Table(
+    "reversed_arrivals",
+    metadata,
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+)
+
 # One row. Whoever writes a rule counts it up first, so rule writes happen one after the other.
 rule_catalog = Table(
     "rule_catalog",
@@ -92,7 +112,8 @@ rule_versions = Table(
 )
 
 # What was decided, and the verdict of the target. Between the two the action is in the queue: it is
-# DISPATCHED while a worker holds its claim there, so that claiming writes no second row.
+# DISPATCHED while a worker holds its claim there, so that claiming writes no second row. An action
+# that is REVERSING is in the queue on its way back, in the place of its way out.
 reward_actions = Table(
     "reward_actions",
     metadata,
@@ -109,10 +130,17 @@ reward_actions = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("last_error", Text, nullable=False, server_default=""),
     Column("result", Text, nullable=False, server_default=""),
+    Column("reversal_error", Text, nullable=False, server_default=""),
+    Column("reversal_result", Text, nullable=False, server_default=""),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("variant", Text, nullable=False, server_default=""),
-    CheckConstraint("state IN ('PENDING', 'COMPLETED', 'FAILED', 'CANCELLED')", name="state"),
+    Column("backfill_id", Text, nullable=False, server_default=""),
+    CheckConstraint(
+        "state IN ('PENDING', 'COMPLETED', 'FAILED', 'CANCELLED', 'REVERSING', 'REVERSED',"
+        " 'REVERSAL_FAILED')",
+        name="state",
+    ),
     Index(None, "sequence", unique=True),
     Index(None, "state", "sequence"),
     Index(None, "event_id"),
@@ -156,6 +184,41 @@ variant_assignments = Table(
     Column("user_id", Text, primary_key=True),
     Column("variant", Text, nullable=False),
     Column("assign_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# Rules tried on stored events: those up to `last_event_id`, once no transaction is under way that
+# is older than `snapshot`. `seen_event_id` is how far the present state has come.
+backfills = Table(
+    "backfills",
+    metadata,
+    Column("backfill_id", Uuid(as_uuid=False), primary_key=True),
+    Column("rule_id", Text, nullable=False),
+    Column("rule_version", Integer, nullable=False),
+    Column("catalog_version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default="PREVIEWING"),
+    Column("author", Text, nullable=False),
+    Column("last_event_id", Uuid(as_uuid=False), nullable=False),
+    Column(
+        "snapshot",
+        BigInteger,
+        nullable=False,
+        server_default=text("pg_current_xact_id()::text::bigint"),
+    ),
+    Column("seen_event_id", Uuid(as_uuid=False)),
+    Column("events_seen", BigInteger, nullable=False, server_default=text("0")),
+    Column("preview", JSONB, nullable=False, server_default="{}"),
+    Column("result", JSONB, nullable=False, server_default="{}"),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("state IN ('PREVIEWING', 'PREVIEWED', 'APPLYING', 'APPLIED')", name="state"),
+)
+
+# The events that a preview found.
+backfill_events = Table(
+    "backfill_events",
+    metadata,
+    Column("backfill_id", Uuid(as_uuid=False), primary_key=True),
+    Column("event_id", Uuid(as_uuid=False), primary_key=True),
 )
 
 reward_queue = queue_table(metadata, "reward_queue")

@@ -3,17 +3,19 @@
 The action's id is the command's request id: however often an action is sent, it takes effect once.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from go2asia.connect.v1.reward_actions_pb2 import RewardAction
+from go2asia.gateway.v1 import minting_pb2
 from go2asia.mesh.v1.item_error_pb2 import ItemError
 from go2asia.nft.v1 import rewards_pb2
 from go2asia.points.v1 import points_pb2
 
 from connect_svc.clients import Clients
-from connect_svc.lanes import NFT, POINTS
+from connect_svc.lanes import GATEWAY, NFT, POINTS
 from mesh import status, telemetry
 from mesh.errors import Kind, MeshError, Unavailable
 from mesh.outbox import Claim, Dead, Done, Outcome, Retry
@@ -25,6 +27,7 @@ class Target(ABC):
     """Handles the claims of one lane; what a target made of an action is its outcome's result."""
 
     lane: ClassVar[str]
+    batch: ClassVar[int] = 200
 
     async def __call__(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         """One outcome a claim. Raises a `MeshError` when the call as a whole failed."""
@@ -44,6 +47,40 @@ class Target(ABC):
     @abstractmethod
     async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
         """Sends the actions in one call; one outcome each, in order."""
+
+
+class UnaryTarget(Target):
+    """A target without a batch call: one call an action, as many at once as a batch holds.
+
+    The services commit in groups whatever arrives together. All calls of a batch fit into the
+    lease, because none waits for another.
+    """
+
+    batch = 16
+
+    async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
+        """Sends each action in a call of its own.
+
+        Raises a transient error when no call got through, so that the breaker hears of it.
+        """
+        calls = (self.send(action) for action in actions)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in errors:
+            ours = isinstance(error, MeshError) and error.kind in _OUR_OWN_FAULT
+            if ours or not isinstance(error, MeshError):
+                raise error
+        transient = [error for error in errors if isinstance(error, MeshError) and error.transient]
+        if len(transient) == len(actions):
+            raise transient[0]
+        return [
+            _verdict(answer) if isinstance(answer, MeshError) else cast(Outcome, answer)
+            for answer in answers
+        ]
+
+    @abstractmethod
+    async def send(self, action: RewardAction) -> Outcome:
+        """Sends one action; raises a `MeshError` when it was refused or the call failed."""
 
 
 class PointsTarget(Target):
@@ -67,7 +104,7 @@ class PointsTarget(Target):
 
 
 class NftTarget(Target):
-    """Raises progress in NFT; the result is the instance's id, if the user has one now."""
+    """Raises progress and gives badges in NFT; the result is the instance's id, if there is one."""
 
     lane = NFT
 
@@ -75,13 +112,53 @@ class NftTarget(Target):
         self._rewards = clients.rewards
 
     async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
-        """Sends the actions in one call; one outcome each, in order."""
+        """Sends progress in one call and badges in another; one outcome each, in order."""
+        progress = [each for each in actions if each.HasField("increment_progress")]
+        badges = [each for each in actions if not each.HasField("increment_progress")]
+        raised, given = await self._raise(progress), await self._give(badges)
+        results = dict(zip((each.action_id for each in progress), raised, strict=True))
+        results |= zip((each.action_id for each in badges), given, strict=True)
+        return [_rewarded(results[action.action_id]) for action in actions]
+
+    async def _raise(
+        self, actions: Sequence[RewardAction]
+    ) -> Sequence[rewards_pb2.ApplyRewardResult]:
+        if not actions:
+            return ()
         request = rewards_pb2.BatchApplyRewardsRequest(rewards=[reward(each) for each in actions])
-        response = await self._rewards.BatchApplyRewards(request)
+        return (await self._rewards.BatchApplyRewards(request)).results
+
+    async def _give(
+        self, actions: Sequence[RewardAction]
+    ) -> Sequence[rewards_pb2.ApplyRewardResult]:
+        if not actions:
+            return ()
+        request = rewards_pb2.BatchGrantNftsRequest(grants=[grant(each) for each in actions])
+        return (await self._rewards.BatchGrantNfts(request)).results
+
+
+class GatewayTarget(Target):
+    """Orders transfers of TON at the Gateway; the result is the operation's id."""
+
+    lane = GATEWAY
+
+    def __init__(self, clients: Clients) -> None:
+        self._minting = clients.minting
+
+    async def deliver(self, actions: Sequence[RewardAction]) -> Sequence[Outcome]:
+        """Sends the actions in one call; one outcome each, in order."""
+        orders = [transfer(action) for action in actions]
+        request = minting_pb2.BatchSubmitTransfersRequest(orders=orders)
+        response = await self._minting.BatchSubmitTransfers(request)
         return [
-            _refused(result.error) if result.HasField("error") else Done(result.outcome.nft_id)
+            _refused(result.error)
+            if result.HasField("error")
+            else Done(result.operation.operation_id)
             for result in response.results
         ]
+
+
+OUT = (PointsTarget, NftTarget, GatewayTarget)
 
 
 def post_item(action: RewardAction) -> points_pb2.PostItem:
@@ -114,6 +191,33 @@ def reward(action: RewardAction) -> rewards_pb2.ApplyRewardRequest:
         increment=command.amount,
         reference=action.event_id,
     )
+
+
+def grant(action: RewardAction) -> rewards_pb2.GrantNftRequest:
+    """The badge that the action asks for, to be minted or not; the event is its reference."""
+    mint = action.WhichOneof("command") == "mint_onchain"
+    command = action.mint_onchain if mint else action.grant_nft
+    return rewards_pb2.GrantNftRequest(
+        request_id=action.action_id,
+        user_id=action.recipient_user_id,
+        nft_type=command.nft_type,
+        reference=action.event_id,
+        mint_onchain=mint,
+    )
+
+
+def transfer(action: RewardAction) -> minting_pb2.TransferOrder:
+    """The transfer that the action asks for."""
+    return minting_pb2.TransferOrder(
+        request_id=action.action_id,
+        user_id=action.recipient_user_id,
+        amount_nanoton=action.send_ton.amount,
+        comment=action.send_ton.comment,
+    )
+
+
+def _rewarded(result: rewards_pb2.ApplyRewardResult) -> Outcome:
+    return _refused(result.error) if result.HasField("error") else Done(result.outcome.nft_id)
 
 
 def _refused(error: ItemError) -> Outcome:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from nft_svc.audit import AuditEntry, Origin
-from nft_svc.definitions import NftType, TypeState
-from nft_svc.errors import NftTypeArchived, UnknownCounter, UnknownNftType
+from nft_svc.definitions import NftType, OnchainPolicy, TypeState
+from nft_svc.errors import MintingNotOffered, NftTypeArchived, UnknownCounter, UnknownNftType
 from nft_svc.mints import Mint, MintKind
 from nft_svc.progress import Progress, advance, give, retreat, take_away
 from nft_svc.upgrades import Badge, Need, mint_of
@@ -38,12 +38,13 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A badge given without progress."""
+    """A badge given without progress; with `mint`, its way on to the chain too."""
 
     user_id: str
     nft_type: str
     reference: str
     origin: Origin
+    mint: bool = False
 
     @property
     def holder(self) -> Holder:
@@ -92,7 +93,10 @@ class Instance:
 
 
 def admit(types: Mapping[str, NftType], reward: Reward | Grant) -> None:
-    """Raises `UnknownNftType`, `NftTypeArchived` or `UnknownCounter` for a reward without aim."""
+    """Raises for a reward without aim.
+
+    `UnknownNftType`, `NftTypeArchived`, `UnknownCounter` or `MintingNotOffered`.
+    """
     nft_type = types.get(reward.nft_type)
     if nft_type is None:
         raise UnknownNftType(field="nft_type", nft_type=reward.nft_type)
@@ -106,6 +110,8 @@ def admit(types: Mapping[str, NftType], reward: Reward | Grant) -> None:
             nft_type=nft_type.code,
             counter=reward.counter,
         )
+    if isinstance(reward, Grant) and reward.mint and nft_type.onchain_policy is OnchainPolicy.NONE:
+        raise MintingNotOffered(field="nft_type", nft_type=nft_type.code)
 
 
 class Accrual:
@@ -140,13 +146,13 @@ class Accrual:
         else:
             progress = advance(before.progress, nft_type, reward.counter, reward.increment)
         after = replace(before, progress=progress)
-        mint = None
+        mint, wanted = None, isinstance(reward, Grant) and reward.mint
         if raised := progress.level > before.progress.level:
             after = self._bring_to_level(after, nft_type, reward)
-            passed = nft_type.auto_mints(above=before.progress.level, upto=progress.level)
-            if passed and not after.minted:
-                mint = self._queue_mint(after, nft_type, reward)
-                after = replace(after, minted=True)
+            wanted |= nft_type.auto_mints(above=before.progress.level, upto=progress.level)
+        if wanted and not after.minted:
+            mint = self._queue_mint(after, nft_type, reward)
+            after = replace(after, minted=True)
         self.changed[reward.holder] = after
         outcome = RewardOutcome(
             counter_value=_value(progress, reward),

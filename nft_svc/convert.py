@@ -36,7 +36,7 @@ def reward(message: rewards_pb2.ApplyRewardRequest, origin: Origin) -> Reward:
 
 def grant(message: rewards_pb2.GrantNftRequest, origin: Origin) -> Grant:
     """The badge that a request gives."""
-    return Grant(message.user_id, message.nft_type, message.reference, origin)
+    return Grant(message.user_id, message.nft_type, message.reference, origin, message.mint_onchain)
 
 
 def reward_given(

@@ -1,6 +1,6 @@
 """Rewards, in group commits: lock, decide, write, for all that arrived meanwhile."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -72,8 +72,8 @@ class Rewards:
     async def apply(self, request: RewardRequest) -> rewards_pb2.RewardOutcome:
         """Applies one reward, or returns what it did the first time.
 
-        Raises `UnknownNftType`, `NftTypeArchived`, `UnknownCounter`, `CounterOverflow`, or
-        `RequestIdReused`; then nothing was written for it.
+        Raises `UnknownNftType`, `NftTypeArchived`, `UnknownCounter`, `MintingNotOffered`,
+        `CounterOverflow`, or `RequestIdReused`; then nothing was written for it.
         """
         return await self._group.submit(request)
 
@@ -99,7 +99,8 @@ class Rewards:
             return answers, False
         holders = {request.reward.holder for request in admitted}
         now, standings = await store.lock_progress(connection, holders)
-        await _mark_minted(connection, types, standings)
+        asked = {each.reward.holder for each in admitted if _asks_for_mint(each.reward)}
+        await _mark_minted(connection, types, standings, asked)
         accrual = Accrual(types, standings, now, new_id)
         effects = _apply(accrual, admitted, answers)
         queued = False
@@ -155,13 +156,20 @@ def _admitted(
 
 
 async def _mark_minted(
-    connection: Connection, types: Mapping[str, NftType], standings: dict[Holder, Standing]
+    connection: Connection,
+    types: Mapping[str, NftType],
+    standings: dict[Holder, Standing],
+    asked: Collection[Holder],
 ) -> None:
-    """Finds out which instances are on chain, of those that could come to an auto-mint level."""
+    """Finds out which instances are on chain.
+
+    Of those that could come to an auto-mint level, or whose mint is asked for.
+    """
     candidates = {
         standing.nft_id: holder
         for holder, standing in standings.items()
-        if standing.nft_id is not None and _may_mint(types[holder[1]], standing)
+        if standing.nft_id is not None
+        and (holder in asked or _may_mint(types[holder[1]], standing))
     }
     for nft_id in await mints.on_chain(connection, candidates):
         holder = candidates[nft_id]
@@ -170,6 +178,10 @@ async def _mark_minted(
 
 def _may_mint(nft_type: NftType, standing: Standing) -> bool:
     return nft_type.auto_mints(above=standing.progress.level, upto=len(nft_type.levels))
+
+
+def _asks_for_mint(reward: Reward | Grant) -> bool:
+    return isinstance(reward, Grant) and reward.mint
 
 
 def _apply(

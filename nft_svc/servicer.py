@@ -1,7 +1,7 @@
 """The gRPC edge: convert, call, convert."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
 import grpc
 from go2asia.mesh.v1 import item_error_pb2
@@ -37,6 +37,7 @@ from nft_svc.rewards import RewardRequest, Rewards
 from nft_svc.store import reads
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Given = TypeVar("Given", rewards_pb2.ApplyRewardRequest, rewards_pb2.GrantNftRequest)
 GIVING = "ApplyReward"
 """The space of request ids that all methods share which give something."""
 
@@ -77,29 +78,20 @@ class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
     async def BatchApplyRewards(
         self, request: rewards_pb2.BatchApplyRewardsRequest, context: Context
     ) -> rewards_pb2.BatchApplyRewardsResponse:
-        results = [rewards_pb2.ApplyRewardResult() for _ in request.rewards]
-        sound: list[tuple[int, RewardRequest]] = []
-        for number, (result, reward) in enumerate(zip(results, request.rewards, strict=True)):
-            try:
-                validation.check(reward, prefix=f"rewards[{number}]")
-                sound.append((number, self._request(reward)))
-            except MeshError as error:
-                result.error.CopyFrom(to_item_error(error))
-        answers = await self._rewards.apply_many([reward for _, reward in sound])
-        for (number, _), answer in zip(sound, answers, strict=True):
-            if isinstance(answer, Exception):
-                results[number].error.CopyFrom(_item_error(answer, f"rewards[{number}]"))
-            else:
-                results[number].outcome.CopyFrom(answer)
+        results = await self._apply_each("rewards", request.rewards, self._request)
         return rewards_pb2.BatchApplyRewardsResponse(results=results)
 
     async def GrantNft(
         self, request: rewards_pb2.GrantNftRequest, context: Context
     ) -> rewards_pb2.GrantNftResponse:
-        key = _key(GIVING, request, request.request_id)
-        grant = convert.grant(request, _origin(request.request_id))
-        outcome = await self._rewards.apply(RewardRequest(key, grant))
+        outcome = await self._rewards.apply(self._grant(request))
         return rewards_pb2.GrantNftResponse(outcome=outcome)
+
+    async def BatchGrantNfts(
+        self, request: rewards_pb2.BatchGrantNftsRequest, context: Context
+    ) -> rewards_pb2.BatchGrantNftsResponse:
+        results = await self._apply_each("grants", request.grants, self._grant)
+        return rewards_pb2.BatchGrantNftsResponse(results=results)
 
     async def RevertReward(
         self, request: rewards_pb2.RevertRewardRequest, context: Context
@@ -116,6 +108,29 @@ class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
     def _request(self, request: rewards_pb2.ApplyRewardRequest) -> RewardRequest:
         key = _key(GIVING, request, request.request_id)
         return RewardRequest(key, convert.reward(request, _origin(request.request_id)))
+
+    def _grant(self, request: rewards_pb2.GrantNftRequest) -> RewardRequest:
+        key = _key(GIVING, request, request.request_id)
+        return RewardRequest(key, convert.grant(request, _origin(request.request_id)))
+
+    async def _apply_each(
+        self, field: str, given: Sequence[Given], read: Callable[[Given], RewardRequest]
+    ) -> list[rewards_pb2.ApplyRewardResult]:
+        results = [rewards_pb2.ApplyRewardResult() for _ in given]
+        sound: list[tuple[int, RewardRequest]] = []
+        for number, one in enumerate(given):
+            try:
+                validation.check(one, prefix=f"{field}[{number}]")
+                sound.append((number, read(one)))
+            except MeshError as error:
+                results[number].error.CopyFrom(to_item_error(error))
+        answers = await self._rewards.apply_many([reward for _, reward in sound])
+        for (number, _), answer in zip(sound, answers, strict=True):
+            if isinstance(answer, Exception):
+                results[number].error.CopyFrom(_item_error(answer, f"{field}[{number}]"))
+            else:
+                results[number].outcome.CopyFrom(answer)
+        return results
 
 
 class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):

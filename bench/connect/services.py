@@ -80,7 +80,8 @@ class Services:
 
     def connect(self, database: str, known: Mapping[str, str], *, program: str = "") -> str:
         """Starts a Connect, or `program` in its place, that knows the others."""
-        settings = {**known, "NATS_URL": f"tls://{self._nowhere}"}
+        nowhere = {"GATEWAY_ADDRESS": self._nowhere, "NATS_URL": f"tls://{self._nowhere}"}
+        settings = {**known, **nowhere}
         return self.start("connect", database, program=program, settings=settings)
 
     def channel(self, address: str, identity: str) -> grpc.aio.Channel:

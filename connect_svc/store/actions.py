@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, Text, and_, case, cast, func, literal, select
 
-from connect_svc.lanes import LEASE
-from connect_svc.records import ActionRecord, State, Verdict
+from connect_svc.lanes import LANES, LEASE
+from connect_svc.records import ActionRecord, ReversalVerdict, State, Verdict
 from connect_svc.rules import Action
 from connect_svc.store.statements import execute, fetch
 from connect_svc.tables import reward_actions, reward_queue
@@ -19,9 +19,9 @@ from mesh.db import Connection
 
 _INSERT = """
 INSERT INTO reward_actions (action_id, event_id, rule_id, rule_version, action_key,
-    recipient_user_id, kind, command, variant)
+    recipient_user_id, kind, command, variant, backfill_id)
 SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::integer[], %s::text[], %s::text[],
-    %s::text[], %s::jsonb[], %s::text[])
+    %s::text[], %s::jsonb[], %s::text[], %s::text[])
 """
 
 _SETTLE = """
@@ -33,6 +33,14 @@ FROM unnest(%s::uuid[], %s::text[], %s::integer[], %s::text[], %s::text[])
 WHERE a.action_id = v.action_id
 """
 
+_SETTLE_REVERSALS = """
+UPDATE reward_actions AS a
+SET state = v.state, reversal_error = v.error, reversal_result = v.result,
+    update_time = clock_timestamp()
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[])
+    AS v (action_id, state, error, result)
+WHERE a.action_id = v.action_id
+"""
 
 # Locked in the order of their sequence numbers, so that two retries in parallel do not deadlock.
 _FAILED_LOCKED = """
@@ -42,15 +50,18 @@ ORDER BY sequence LIMIT %s FOR UPDATE
 """
 
 _REOPEN = """
-UPDATE reward_actions SET state = 'PENDING', update_time = clock_timestamp()
-WHERE action_id = ANY (%s::uuid[]) AND state = 'FAILED' RETURNING action_id::text
+UPDATE reward_actions
+SET state = CASE state WHEN 'FAILED' THEN 'PENDING' ELSE 'REVERSING' END,
+    update_time = clock_timestamp()
+WHERE action_id = ANY (%s::uuid[]) AND state IN ('FAILED', 'REVERSAL_FAILED')
+RETURNING action_id::text
 """
 
 # A claim under way holds the row: then this waits, and finds an attempt counted.
 _WITHDRAW = """
 DELETE FROM reward_queue AS q USING reward_actions AS a
 WHERE q.item_id = %s AND q.attempts = 0 AND q.dead_reason IS NULL
-    AND a.action_id = %s::uuid AND a.attempts = 0
+    AND a.action_id = %s::uuid AND a.attempts = 0 AND a.state = 'PENDING'
 RETURNING q.item_id
 """
 
@@ -66,7 +77,7 @@ class ActionStore:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def add(self, actions: Sequence[Action]) -> None:
+    async def add(self, actions: Sequence[Action], backfill_id: str = "") -> None:
         """Stores new actions, in order."""
         rows = [
             (
@@ -79,6 +90,7 @@ class ActionStore:
                 action.kind,
                 json.dumps(action.command),
                 action.variant,
+                backfill_id,
             )
             for action in actions
         ]
@@ -88,6 +100,10 @@ class ActionStore:
         """Writes what became of attempts."""
         await execute(self._connection, _SETTLE, verdicts)
 
+    async def settle_reversals(self, verdicts: Sequence[ReversalVerdict]) -> None:
+        """Writes what became of attempts to take actions back."""
+        await execute(self._connection, _SETTLE_REVERSALS, verdicts)
+
     async def lock_failed(self, rule_id: str, recipient_user_id: str, limit: int) -> list[str]:
         """The ids of up to `limit` failed actions, oldest first; empty filters let all through."""
         filters = (rule_id, rule_id, recipient_user_id, recipient_user_id)
@@ -95,7 +111,7 @@ class ActionStore:
         return [action_id for (action_id,) in rows]
 
     async def reopen(self, action_ids: Sequence[str]) -> list[str]:
-        """Makes failed actions pending; returns the ids of those that were failed.
+        """Makes failed actions pending, and failed reversals go on; returns the ids of those.
 
         Their attempts stay counted: a target may have them.
         """
@@ -151,7 +167,8 @@ class ActionStore:
 
     async def count(self) -> dict[State, int]:
         """How many actions are in each state, as of one moment."""
-        in_hand = select(func.count()).select_from(reward_queue).where(_HELD).scalar_subquery()
+        out = reward_queue.c.lane.in_(sorted(set(LANES.values())))
+        in_hand = select(func.count()).select_from(reward_queue).where(_HELD, out).scalar_subquery()
         by_state = select(reward_actions.c.state, func.count(), in_hand)
         rows = (await self._connection.execute(by_state.group_by(reward_actions.c.state))).all()
         counts = dict.fromkeys(State, 0)
@@ -205,4 +222,7 @@ def _record(row: Row[Any]) -> ActionRecord:
         row.result,
         row.create_time,
         row.changed_time,
+        row.reversal_error,
+        row.reversal_result,
+        row.backfill_id,
     )

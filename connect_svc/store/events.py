@@ -9,6 +9,7 @@ from sqlalchemy import Row, select
 
 from connect_svc.records import EventKey, Known, Moment, Receipt, Story, Taken
 from connect_svc.rules import Outcome, Result
+from connect_svc.store.reversals import ReversalStore
 from connect_svc.store.statements import columns, execute, fetch
 from connect_svc.tables import evaluations, event_keys, events
 from mesh.db import Connection, RetryTransaction
@@ -16,15 +17,23 @@ from mesh.db import Connection, RetryTransaction
 _MOMENT = "SELECT clock_timestamp(), version FROM rule_catalog"
 
 _KNOWN = """
-SELECT source, external_id, known.fingerprint, known.event_id::text, evaluations.outcomes
+SELECT source, external_id, coalesce(arrived.fingerprint, known.fingerprint),
+    known.event_id::text, coalesce(evaluations.outcomes, '[]'), known.fingerprint = ''
 FROM unnest(%s::text[], %s::text[]) AS k (source, external_id)
     JOIN event_keys AS known USING (source, external_id)
-    JOIN evaluations USING (event_id)
+    LEFT JOIN evaluations USING (event_id)
+    LEFT JOIN reversed_arrivals AS arrived USING (event_id)
 """
 
 _INSERT_KEYS = """
 INSERT INTO event_keys (source, external_id, fingerprint, event_id)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::uuid[])
+ON CONFLICT DO NOTHING
+"""
+
+_INSERT_REVERSED_ARRIVALS = """
+INSERT INTO reversed_arrivals (event_id, fingerprint)
+SELECT * FROM unnest(%s::uuid[], %s::bytea[])
 ON CONFLICT DO NOTHING
 """
 
@@ -56,8 +65,10 @@ class EventStore:
         """What was answered to those of the events that were taken in before."""
         rows = await fetch(self._connection, _KNOWN, *columns(list(keys)))
         return {
-            (source, external_id): Known(fingerprint, Receipt.of(event_id, _outcomes(outcomes)))
-            for source, external_id, fingerprint, event_id, outcomes in rows
+            (source, external_id): Known(
+                fingerprint, Receipt.of(event_id, _outcomes(outcomes), reversed=reversed)
+            )
+            for source, external_id, fingerprint, event_id, outcomes, reversed in rows
         }
 
     async def add(self, taken: Sequence[Taken]) -> None:
@@ -69,8 +80,15 @@ class EventStore:
         keys = sorted(
             (*each.submission.key, each.submission.fingerprint, each.event.event_id)
             for each in taken
+            if not each.reversed
         )
         if await execute(self._connection, _INSERT_KEYS, keys) != len(keys):
+            raise RetryTransaction
+        # These have their keys since they were taken back.
+        late = sorted(
+            (each.event.event_id, each.submission.fingerprint) for each in taken if each.reversed
+        )
+        if await execute(self._connection, _INSERT_REVERSED_ARRIVALS, late) != len(late):
             raise RetryTransaction
         await execute(self._connection, _INSERT_EVENTS, [_event_row(each) for each in taken])
         evaluated = [
@@ -103,7 +121,8 @@ class EventStore:
         row = found.one_or_none()
         if row is None:
             return None
-        return Story(_event(row), row.catalog_version, _outcomes(row.outcomes))
+        reversal = await ReversalStore(self._connection).of_event(event_id)
+        return Story(stored_event(row), row.catalog_version, _outcomes(row.outcomes), reversal)
 
     async def page(
         self, actor_user_id: str, event_type: str, *, before: str | None, size: int
@@ -119,7 +138,7 @@ class EventStore:
             query = query.where(events.c.event_type == event_type)
         if before is not None:
             query = query.where(events.c.event_id < before)
-        return [_event(row) for row in await self._connection.execute(query)]
+        return [stored_event(row) for row in await self._connection.execute(query)]
 
 
 def _event_row(taken: Taken) -> tuple[Any, ...]:
@@ -137,7 +156,8 @@ def _event_row(taken: Taken) -> tuple[Any, ...]:
     )
 
 
-def _event(row: Row[Any]) -> events_pb2.Event:
+def stored_event(row: Row[Any]) -> events_pb2.Event:
+    """A row of `events`."""
     event = events_pb2.Event(
         event_id=row.event_id,
         source=row.source,

@@ -67,6 +67,7 @@ class Bus:
                 "tls_ca": tls.ca,
                 "points_address": "127.0.0.1:1",
                 "nft_address": "127.0.0.1:1",
+                "gateway_address": "127.0.0.1:1",
                 "nats_url": self.server.url,
             }
         )

@@ -54,6 +54,8 @@ def test_migrations_make_the_tables_as_declared(connect: ConnectDatabase) -> Non
         "DELETE FROM event_keys",
         "UPDATE evaluations SET outcomes = '[]'",
         "DELETE FROM evaluations",
+        "UPDATE event_reversals SET reason = ''",
+        "DELETE FROM reversed_arrivals",
         "UPDATE rule_versions SET definition = ''",
         "DELETE FROM rule_versions",
         "DELETE FROM rule_catalog",

@@ -11,8 +11,8 @@ import pytest_asyncio
 from devstack.postgres import Cluster
 from mesh.errors import RequestIdReused
 from nft_svc.audit import Origin
-from nft_svc.definitions import LevelRule
-from nft_svc.errors import LevelTakenBack, UnknownNftType
+from nft_svc.definitions import LevelRule, OnchainPolicy
+from nft_svc.errors import LevelTakenBack, MintingNotOffered, UnknownNftType
 from nft_svc.mints import MintState
 from tests.integration.nft_service import (
     CONNECT,
@@ -192,3 +192,30 @@ async def test_a_level_above_newer_thresholds_stands_until_something_is_taken_ba
     await service.catalog.update(key(), harder, created.etag, origin)
     assert (await service.rewards.apply(reward(ada, 1, nft_type="scout"))).level == 3
     assert (await revert(service, small)).level == 1
+
+
+async def test_a_badge_is_given_and_put_on_chain_in_one_commit(
+    nft: NftDatabase, service: Replica
+) -> None:
+    ada = a_user()
+    first, second = grant(ada, mint=True), grant(ada, mint=True)
+    outcome = await service.rewards.apply(first)
+    assert outcome.level == 1
+    assert nft.query("SELECT mint_id::text, state FROM nft_mint_queue WHERE user_id = %s", ada) == [
+        (outcome.mint_id, MintState.QUEUED)
+    ]
+    again = await service.rewards.apply(second)
+    assert (again.nft_id, again.mint_id) == (outcome.nft_id, ""), "one mint an instance"
+
+    await service.rewards.apply(reward(ada, 1))
+    for given in (second, first):
+        kept = await revert(service, given)
+        assert (kept.level, kept.cancelled_mint_id) == (1, ""), "progress holds the badge"
+
+    hidden = replace(EXPLORER, code="hidden", onchain_policy=OnchainPolicy.NONE)
+    await service.catalog.create(key("hidden"), hidden, Origin("economy-manager/ann"))
+    refused = grant(ada, mint=True)
+    with pytest.raises(MintingNotOffered):
+        await service.rewards.apply(
+            replace(refused, reward=replace(refused.reward, nft_type="hidden"))
+        )

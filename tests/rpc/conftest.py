@@ -1,15 +1,18 @@
 """RPC tests run over real sockets and mutual TLS; a test says whom it acts as."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import grpc
 import pytest
 
 from devstack.certificates import Authority
+from devstack.postgres import Cluster
+from mesh.client import open_channel
 from mesh.testing import LoopServer
 from mesh.tls import channel_credentials
+from tests.rpc.reward_processes import Services
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +47,25 @@ def act_as(
             return grpc_stub_class(channels.enter_context(grpc_create_channel(credentials)))
 
         yield stub
+
+
+@pytest.fixture
+def services(
+    postgres: Cluster, make_database: Callable[[], str], authority: Authority
+) -> Iterator[Services]:
+    """Connect, Points and NFT, none of them started."""
+    services = Services(postgres, make_database, authority)
+    yield services
+    services.end_all()
+
+
+@pytest.fixture
+async def channel(services: Services, authority: Authority) -> AsyncIterator[Callable[..., Any]]:
+    """Opens a channel to a service as an identity."""
+    async with AsyncExitStack() as channels:
+
+        async def channel(name: str, identity: str) -> Any:
+            opened = open_channel(services.address(name), authority.issue(identity))
+            return await channels.enter_async_context(opened)
+
+        yield channel

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from go2asia.connect.v1 import (
+    backfills_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
     reward_actions_pb2_grpc,
@@ -17,7 +18,12 @@ from go2asia.connect.v1 import (
 
 from connect_svc.catalog import CatalogCache
 from connect_svc.intake import Intake
-from connect_svc.servicer import EventServicer, RewardActionServicer, RuleServicer
+from connect_svc.servicer import (
+    BackfillServicer,
+    EventServicer,
+    RewardActionServicer,
+    RuleServicer,
+)
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.client import open_channel
@@ -39,6 +45,7 @@ class Caller:
     events: Any
     rules: Any
     actions: Any
+    backfills: Any
 
     async def create(self, made: rules_pb2.Rule) -> rules_pb2.Rule:
         request = rules_pb2.CreateRuleRequest(request_id=f"create-{next(_numbers)}", rule=made)
@@ -48,30 +55,32 @@ class Caller:
         return (await self.events.SubmitEvent(events_pb2.SubmitEventRequest(event=sent))).receipt
 
 
-def add_services(services: tuple[Any, Any, Any], server: LoopServer) -> None:
+def add_services(services: tuple[Any, ...], server: LoopServer) -> None:
     """What pytest-grpc's `grpc_add_to_server` is to be."""
-    events, rules, actions = services
+    events, rules, actions, backfills = services
+    backfills_pb2_grpc.add_BackfillServiceServicer_to_server(backfills, server)
     events_pb2_grpc.add_EventServiceServicer_to_server(events, server)
     rules_pb2_grpc.add_RuleServiceServicer_to_server(rules, server)
     reward_actions_pb2_grpc.add_RewardActionServiceServicer_to_server(actions, server)
 
 
 @contextmanager
-def services_on(server: LoopServer, cluster: Cluster, name: str) -> Iterator[tuple[Any, Any, Any]]:
+def services_on(server: LoopServer, cluster: Cluster, name: str) -> Iterator[tuple[Any, ...]]:
     """The servicers on a new database of this name, without workers."""
     asyncio.run(migrate("connect_svc", cluster.url(name)))
     running = AsyncExitStack()
 
-    async def start() -> tuple[Any, Any, Any]:
+    async def start() -> tuple[Any, ...]:
         url = cluster.url(name, "connect_app")
         database = await running.enter_async_context(Database(url, application_name="connect"))
         catalog = CatalogCache()
         intake = Intake(database, catalog, wake=lambda: None)
         await running.enter_async_context(intake)
         return (
-            EventServicer(intake, database),
+            EventServicer(intake, database, wake=lambda: None),
             RuleServicer(database, catalog),
             RewardActionServicer(database, wake=lambda: None),
+            BackfillServicer(database, wake=lambda: None),
         )
 
     yield server.run(start())
@@ -90,5 +99,6 @@ async def callers(address: str, authority: Authority) -> AsyncIterator[Callable[
                 events_pb2_grpc.EventServiceStub(channel),
                 rules_pb2_grpc.RuleServiceStub(channel),
                 reward_actions_pb2_grpc.RewardActionServiceStub(channel),
+                backfills_pb2_grpc.BackfillServiceStub(channel),
             )
         yield opened.__getitem__

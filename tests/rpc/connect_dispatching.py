@@ -66,6 +66,7 @@ async def dispatching(
             "tls_ca": points_tls.ca,
             "points_address": "127.0.0.1:1",
             "nft_address": "127.0.0.1:1",
+            "gateway_address": "127.0.0.1:1",
             "nats_url": "tls://127.0.0.1:1",
             "drain_seconds": 1,
         }

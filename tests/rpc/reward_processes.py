@@ -38,6 +38,7 @@ class Services:
         self._environment = {
             "CONNECT_POINTS_ADDRESS": self.address("points"),
             "CONNECT_NFT_ADDRESS": self.address("nft"),
+            "CONNECT_GATEWAY_ADDRESS": self.address("gateway"),  # never there
             "CONNECT_NATS_URL": f"tls://127.0.0.1:{self._ports['nats']}",  # never there
             "NFT_GATEWAY_ADDRESS": self.address("gateway"),  # never there
         }

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import structlog
 from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
+from connect_svc.backfilling import Backfiller
 from connect_svc.lanes import POINTS, QUEUE
 from connect_svc.records import State, Verdict
 from connect_svc.store import ActionStore
@@ -59,9 +61,7 @@ def connect(postgres: Cluster, make_database: Callable[[], str]) -> ConnectDatab
 
 
 @pytest.fixture(scope="module")
-def grpc_servicer(
-    _grpc_server: LoopServer, connect: ConnectDatabase
-) -> Iterator[tuple[Any, Any, Any]]:
+def grpc_servicer(_grpc_server: LoopServer, connect: ConnectDatabase) -> Iterator[tuple[Any, ...]]:
     with services_on(_grpc_server, connect.cluster, connect.name) as services:
         yield services
 
@@ -193,6 +193,57 @@ def test_an_event_is_sent_shown_and_explained(run: Run, rules: Path, tmp_path: P
     tailed = run(OPERATOR, "events", "tail", "--no-follow", "--last", 1).stdout
     assert tailed.count("\n") == 1
     assert name in tailed
+
+
+def test_an_event_is_taken_back_by_its_source_s_key(run: Run, rules: Path, tmp_path: Path) -> None:
+    run(MANAGER, "rules", "apply", rules)
+    sent = event()
+    name = f"quest/{sent['external_id']}"
+    run(OPERATOR, "events", "submit", events_file(tmp_path, sent))
+    taken = run(OPERATOR, "events", "reverse", name, "--reason", "It was fraud.").stdout
+    assert f"taken back by {OPERATOR} at " in taken
+    assert "It was fraud." in taken
+    assert "CANCELLED" in taken
+    again = run(MANAGER, "events", "reverse", name, "--reason", "Once more.").stdout
+    assert again.splitlines()[0] == taken.splitlines()[0], "the first one stays"
+    assert taken.splitlines()[0] in run(OPERATOR, "events", "show", name).stdout
+    early = run(OPERATOR, "events", "reverse", "quest/cli-never", "--reason", "Too early.").stdout
+    assert "taken back, before it arrived, by" in early
+    assert run(OPERATOR, "events", "reverse", name).exit_code == 2, "a reason is asked for"
+
+
+@pytest.fixture
+def backfiller(_grpc_server: LoopServer, connect: ConnectDatabase) -> Iterator[None]:
+    """Carries backfills on, on the server's loop."""
+    running = AsyncExitStack()
+
+    async def start() -> None:
+        url = connect.app_url
+        database = await running.enter_async_context(Database(url, application_name="backfiller"))
+        worker = Backfiller(database, dispatch=lambda: None)
+        await running.enter_async_context(worker)
+
+    _grpc_server.run(start())
+    yield
+    _grpc_server.run(running.aclose())
+
+
+def test_a_rule_is_previewed_on_stored_events_and_applied(
+    run: Run, rules: Path, tmp_path: Path, backfiller: None
+) -> None:
+    sent = [event(event_type="late.told", actor_user_id=f"late-{n}") for n in range(3)]
+    run(OPERATOR, "events", "submit", events_file(tmp_path, *sent))
+    rules.write_text(RULES.replace("cli-", "late-").replace("cli.tried", "late.told"))
+    run(MANAGER, "rules", "apply", rules)
+    preview = run(MANAGER, "rules", "backfill", "late-all").stdout
+    assert "late-all, version 1: 3 events would be rewarded, 0 are rewarded already" in preview
+    assert run(OPERATOR, "actions", "list", "--rule", "late-all").stdout.count("late-all") == 0
+    backfill_id = preview.split()[-1]
+    for _ in range(2):
+        done = run(MANAGER, "rules", "backfill", "--apply", backfill_id).stdout
+        assert "late-all, version 1: 3 events were rewarded" in done
+    assert run(OPERATOR, "actions", "list", "--rule", "late-all").stdout.count("late-all") == 3
+    assert "Say one of both" in run(MANAGER, "rules", "backfill").stderr
 
 
 def test_failed_actions_are_listed_and_sent_again(

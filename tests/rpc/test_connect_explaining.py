@@ -42,7 +42,7 @@ def grpc_add_to_server() -> Any:
 @pytest.fixture(scope="module")
 def grpc_servicer(
     _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
-) -> Iterator[tuple[Any, Any, Any]]:
+) -> Iterator[tuple[Any, ...]]:
     with services_on(_grpc_server, postgres, make_database()) as services:
         yield services
 

@@ -38,9 +38,7 @@ def connect(postgres: Cluster, make_database: Callable[[], str]) -> ConnectDatab
 
 
 @pytest.fixture(scope="module")
-def grpc_servicer(
-    _grpc_server: LoopServer, connect: ConnectDatabase
-) -> Iterator[tuple[Any, Any, Any]]:
+def grpc_servicer(_grpc_server: LoopServer, connect: ConnectDatabase) -> Iterator[tuple[Any, ...]]:
     with services_on(_grpc_server, connect.cluster, connect.name) as services:
         yield services
 

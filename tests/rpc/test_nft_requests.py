@@ -273,7 +273,12 @@ async def test_what_the_gateway_has_not_sent_is_called_off_there(
 async def test_a_gift_is_taken_back_by_its_request_id(rewards: Any, people: Any) -> None:
     ada = a_user()
     badge = rewards_pb2.GrantNftRequest(request_id=new_id(), user_id=ada, nft_type="guide")
+    batch = [badge, rewards_pb2.GrantNftRequest(request_id=new_id(), nft_type="guide")]
+    request = rewards_pb2.BatchGrantNftsRequest(grants=batch)
+    results = (await rewards.BatchGrantNfts(request)).results
+    assert results[1].error.field == "grants[1].user_id", "each by itself"
     given = (await rewards.GrantNft(badge)).outcome
+    assert given == results[0].outcome, "one key, both forms"
     assert (given.level, given.level_raised, given.user_id) == (1, True, ada)
     raised = reward(ada, nft_type="guide", increment=3)
     await rewards.ApplyReward(raised)

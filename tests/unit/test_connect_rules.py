@@ -100,6 +100,9 @@ def test_actions_carry_their_typed_commands() -> None:
                     "recipient": "event.primary_subject_user_id",
                     "increment_progress": {"nft_type": "explorer", "counter": "quests"},
                 },
+                {"key": "medal", "grant_nft": {"nft_type": "medal"}},
+                {"key": "token", "mint_onchain": {"nft_type": "medal"}},
+                {"key": "ton", "send_ton": {"amount": "5000 * 1000", "comment": "Well done"}},
             ]
         ),
         context={"n": 3},
@@ -116,6 +119,9 @@ def test_actions_carry_their_typed_commands() -> None:
             "increment_progress",
             {"nft_type": "explorer", "counter": "quests", "amount": 1},
         ),
+        ("medal", "ada", "grant_nft", {"nft_type": "medal"}),
+        ("token", "ada", "mint_onchain", {"nft_type": "medal"}),
+        ("ton", "ada", "send_ton", {"amount": 5_000_000, "comment": "Well done"}),
     ]
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgo2asia/connect/v1/errors.proto\x12\x12go2asia.connect.v1*\xf4\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_EXTERNAL_ID_REUSED\x10\x01\x12!\n\x1d\x45RROR_REASON_SOURCE_NOT_OWNED\x10\x02\x12\"\n\x1e\x45RROR_REASON_CONTEXT_TOO_LARGE\x10\x03\x12#\n\x1f\x45RROR_REASON_OCCURRED_IN_FUTURE\x10\x04\x12 \n\x1c\x45RROR_REASON_EVENT_NOT_FOUND\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_RULE_NOT_FOUND\x10\x06\x12\x1c\n\x18\x45RROR_REASON_RULE_EXISTS\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x08\x12#\n\x1f\x45RROR_REASON_INVALID_EXPRESSION\x10\t\x12\x1d\n\x19\x45RROR_REASON_INVALID_RULE\x10\n\x12!\n\x1d\x45RROR_REASON_ACTION_NOT_FOUND\x10\x0b\x12%\n!ERROR_REASON_RULE_STATE_FORBIDDEN\x10\x0c\x12\'\n#ERROR_REASON_ACTION_STATE_FORBIDDEN\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgo2asia/connect/v1/errors.proto\x12\x12go2asia.connect.v1*\xc4\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_EXTERNAL_ID_REUSED\x10\x01\x12!\n\x1d\x45RROR_REASON_SOURCE_NOT_OWNED\x10\x02\x12\"\n\x1e\x45RROR_REASON_CONTEXT_TOO_LARGE\x10\x03\x12#\n\x1f\x45RROR_REASON_OCCURRED_IN_FUTURE\x10\x04\x12 \n\x1c\x45RROR_REASON_EVENT_NOT_FOUND\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_RULE_NOT_FOUND\x10\x06\x12\x1c\n\x18\x45RROR_REASON_RULE_EXISTS\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x08\x12#\n\x1f\x45RROR_REASON_INVALID_EXPRESSION\x10\t\x12\x1d\n\x19\x45RROR_REASON_INVALID_RULE\x10\n\x12!\n\x1d\x45RROR_REASON_ACTION_NOT_FOUND\x10\x0b\x12%\n!ERROR_REASON_RULE_STATE_FORBIDDEN\x10\x0c\x12\'\n#ERROR_REASON_ACTION_STATE_FORBIDDEN\x10\r\x12#\n\x1f\x45RROR_REASON_BACKFILL_NOT_FOUND\x10\x0e\x12)\n%ERROR_REASON_BACKFILL_STATE_FORBIDDEN\x10\x0f\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'go2asia.connect.v1.errors_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=56
-  _globals['_ERRORREASON']._serialized_end=556
+  _globals['_ERRORREASON']._serialized_end=636
 # @@protoc_insertion_point(module_scope)

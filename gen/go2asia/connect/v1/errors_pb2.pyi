@@ -59,6 +59,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the rule cannot go from its state to the asked one. Metadata: `from`, `to`."""
     ERROR_REASON_ACTION_STATE_FORBIDDEN: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION: the action cannot be retried or cancelled in its state. Metadata: `state`."""
+    ERROR_REASON_BACKFILL_NOT_FOUND: _ErrorReason.ValueType  # 14
+    """NOT_FOUND: no backfill has this id. Metadata: `backfill_id`."""
+    ERROR_REASON_BACKFILL_STATE_FORBIDDEN: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: the backfill cannot be applied in its state, or by its version of the rule.
+    Metadata: `state`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the Connect service; domain `connect.go2asia`. On the wire the name without the prefix."""
@@ -100,4 +106,10 @@ ERROR_REASON_RULE_STATE_FORBIDDEN: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: the rule cannot go from its state to the asked one. Metadata: `from`, `to`."""
 ERROR_REASON_ACTION_STATE_FORBIDDEN: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION: the action cannot be retried or cancelled in its state. Metadata: `state`."""
+ERROR_REASON_BACKFILL_NOT_FOUND: ErrorReason.ValueType  # 14
+"""NOT_FOUND: no backfill has this id. Metadata: `backfill_id`."""
+ERROR_REASON_BACKFILL_STATE_FORBIDDEN: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: the backfill cannot be applied in its state, or by its version of the rule.
+Metadata: `state`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -30,7 +30,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgo2asia/connect/v1/events.proto\x12\x12go2asia.connect.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\'go2asia/connect/v1/reward_actions.proto\x1a go2asia/mesh/v1/item_error.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x04\n\x05\x45vent\x12\"\n\x08\x65vent_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x00R\x07\x65ventId\x12\x35\n\x06source\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$R\x06source\x12\x36\n\x0b\x65xternal_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\nexternalId\x12M\n\nevent_type\x18\x04 \x01(\tB.\xbaH+r)\x18@2%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*$R\teventType\x12.\n\ractor_user_id\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0b\x61\x63torUserId\x12?\n\x17primary_subject_user_id\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x14primarySubjectUserId\x12\x31\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x07\x63ontext\x12G\n\roccurred_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0coccurredTime\x12?\n\rreceived_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0creceivedTime\"M\n\x12SubmitEventRequest\x12\x37\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.go2asia.connect.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05\x65vent\"Q\n\x13SubmitEventResponse\x12:\n\x07receipt\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.EventReceiptR\x07receipt\"f\n\x0c\x45ventReceipt\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12\x1d\n\naction_ids\x18\x02 \x03(\tR\tactionIds\x12\x1c\n\tduplicate\x18\x03 \x01(\x08R\tduplicate\"_\n\x18\x42\x61tchSubmitEventsRequest\x12\x43\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.go2asia.connect.v1.EventB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xf4\x03\"\x03\xd8\x01\x03R\x06\x65vents\"\\\n\x19\x42\x61tchSubmitEventsResponse\x12?\n\x07results\x18\x01 \x03(\x0b\x32%.go2asia.connect.v1.SubmitEventResultR\x07results\"\x8f\x01\n\x11SubmitEventResult\x12<\n\x07receipt\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.EventReceiptH\x00R\x07receipt\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.go2asia.mesh.v1.ItemErrorH\x00R\x05\x65rrorB\x08\n\x06result\"\x8c\x01\n\x0fGetEventRequest\x12%\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07\x65ventId\x12\x44\n\x0c\x65xternal_key\x18\x02 \x01(\x0b\x32\x1f.go2asia.connect.v1.ExternalKeyH\x00R\x0b\x65xternalKeyB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"X\n\x0b\x45xternalKey\x12\x1f\n\x06source\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x06source\x12(\n\x0b\x65xternal_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\nexternalId\"\xbf\x01\n\x10GetEventResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.go2asia.connect.v1.EventR\x05\x65vent\x12>\n\nevaluation\x18\x02 \x01(\x0b\x32\x1e.go2asia.connect.v1.EvaluationR\nevaluation\x12:\n\x07\x61\x63tions\x18\x03 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\"r\n\nEvaluation\x12\'\n\x0f\x63\x61talog_version\x18\x01 \x01(\x03R\x0e\x63\x61talogVersion\x12;\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1f.go2asia.connect.v1.RuleOutcomeR\x08outcomes\"\xed\x03\n\x0bRuleOutcome\x12\x17\n\x07rule_id\x18\x01 \x01(\tR\x06ruleId\x12!\n\x0crule_version\x18\x02 \x01(\x05R\x0bruleVersion\x12>\n\x06result\x18\x03 \x01(\x0e\x32&.go2asia.connect.v1.RuleOutcome.ResultR\x06result\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12\x1d\n\naction_ids\x18\x05 \x03(\tR\tactionIds\x12\x18\n\x07variant\x18\x06 \x01(\tR\x07variant\"\x90\x02\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESULT_MATCHED\x10\x01\x12\x19\n\x15RESULT_OUTSIDE_WINDOW\x10\x02\x12\x10\n\x0cRESULT_ERROR\x10\x03\x12\x1a\n\x16RESULT_CONDITION_FALSE\x10\x04\x12\x1b\n\x17RESULT_OTHER_EVENT_TYPE\x10\x05\x12\x16\n\x12RESULT_NOT_ENABLED\x10\x06\x12\x16\n\x12RESULT_STACKED_OUT\x10\x07\x12\x16\n\x12RESULT_CAP_REACHED\x10\x08\x12\x17\n\x13RESULT_BUDGET_SPENT\x10\t\x12\x13\n\x0fRESULT_TOO_LATE\x10\n\"\x85\x01\n\x0fRuleExplanation\x12\x39\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.go2asia.connect.v1.RuleOutcomeR\x07outcome\x12\x37\n\x05parts\x18\x02 \x03(\x0b\x32!.go2asia.connect.v1.ConditionPartR\x05parts\"\xf8\x01\n\rConditionPart\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n\x04line\x18\x02 \x01(\x05R\x04line\x12\x16\n\x06\x63olumn\x18\x03 \x01(\x05R\x06\x63olumn\x12=\n\x05value\x18\x04 \x01(\x0e\x32\'.go2asia.connect.v1.ConditionPart.ValueR\x05value\x12\x16\n\x06\x64\x65tail\x18\x05 \x01(\tR\x06\x64\x65tail\"P\n\x05Value\x12\x15\n\x11VALUE_UNSPECIFIED\x10\x00\x12\x0e\n\nVALUE_TRUE\x10\x01\x12\x0f\n\x0bVALUE_FALSE\x10\x02\x12\x0f\n\x0bVALUE_ERROR\x10\x03\"\xb4\x01\n\x13\x45xplainEventRequest\x12%\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07\x65ventId\x12\x44\n\x0c\x65xternal_key\x18\x02 \x01(\x0b\x32\x1f.go2asia.connect.v1.ExternalKeyH\x00R\x0b\x65xternalKey\x12\"\n\x07rule_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06ruleIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"\xc2\x01\n\x14\x45xplainEventResponse\x12\'\n\x0f\x63\x61talog_version\x18\x01 \x01(\x03R\x0e\x63\x61talogVersion\x12\x45\n\x0b\x65xplanation\x18\x02 \x01(\x0b\x32#.go2asia.connect.v1.RuleExplanationR\x0b\x65xplanation\x12:\n\x07\x61\x63tions\x18\x03 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\"\xb8\x01\n\x11ListEventsRequest\x12,\n\ractor_user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x61\x63torUserId\x12&\n\nevent_type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\teventType\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"o\n\x12ListEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.go2asia.connect.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xde\x04\n\x0c\x45ventService\x12r\n\x0bSubmitEvent\x12&.go2asia.connect.v1.SubmitEventRequest\x1a\'.go2asia.connect.v1.SubmitEventResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x01\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x84\x01\n\x11\x42\x61tchSubmitEvents\x12,.go2asia.connect.v1.BatchSubmitEventsRequest\x1a-.go2asia.connect.v1.BatchSubmitEventsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x01\x04\x12\x02\x08\n\x1a\x02\x08< \x02\x12j\n\x08GetEvent\x12#.go2asia.connect.v1.GetEventRequest\x1a$.go2asia.connect.v1.GetEventResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x01\x02\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12v\n\x0c\x45xplainEvent\x12\'.go2asia.connect.v1.ExplainEventRequest\x1a(.go2asia.connect.v1.ExplainEventResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x01\x02\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12o\n\nListEvents\x12%.go2asia.connect.v1.ListEventsRequest\x1a&.go2asia.connect.v1.ListEventsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgo2asia/connect/v1/events.proto\x12\x12go2asia.connect.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\'go2asia/connect/v1/reward_actions.proto\x1a go2asia/mesh/v1/item_error.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x04\n\x05\x45vent\x12\"\n\x08\x65vent_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x00R\x07\x65ventId\x12\x35\n\x06source\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$R\x06source\x12\x36\n\x0b\x65xternal_id\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\nexternalId\x12M\n\nevent_type\x18\x04 \x01(\tB.\xbaH+r)\x18@2%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*$R\teventType\x12.\n\ractor_user_id\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0b\x61\x63torUserId\x12?\n\x17primary_subject_user_id\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x14primarySubjectUserId\x12\x31\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x07\x63ontext\x12G\n\roccurred_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0coccurredTime\x12?\n\rreceived_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0creceivedTime\"M\n\x12SubmitEventRequest\x12\x37\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.go2asia.connect.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05\x65vent\"Q\n\x13SubmitEventResponse\x12:\n\x07receipt\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.EventReceiptR\x07receipt\"\x82\x01\n\x0c\x45ventReceipt\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12\x1d\n\naction_ids\x18\x02 \x03(\tR\tactionIds\x12\x1c\n\tduplicate\x18\x03 \x01(\x08R\tduplicate\x12\x1a\n\x08reversed\x18\x04 \x01(\x08R\x08reversed\"_\n\x18\x42\x61tchSubmitEventsRequest\x12\x43\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.go2asia.connect.v1.EventB\x10\xbaH\r\x92\x01\n\x08\x01\x10\xf4\x03\"\x03\xd8\x01\x03R\x06\x65vents\"\\\n\x19\x42\x61tchSubmitEventsResponse\x12?\n\x07results\x18\x01 \x03(\x0b\x32%.go2asia.connect.v1.SubmitEventResultR\x07results\"\x8f\x01\n\x11SubmitEventResult\x12<\n\x07receipt\x18\x01 \x01(\x0b\x32 .go2asia.connect.v1.EventReceiptH\x00R\x07receipt\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.go2asia.mesh.v1.ItemErrorH\x00R\x05\x65rrorB\x08\n\x06result\"\x8c\x01\n\x0fGetEventRequest\x12%\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07\x65ventId\x12\x44\n\x0c\x65xternal_key\x18\x02 \x01(\x0b\x32\x1f.go2asia.connect.v1.ExternalKeyH\x00R\x0b\x65xternalKeyB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"|\n\x0b\x45xternalKey\x12\x35\n\x06source\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,62}$R\x06source\x12\x36\n\x0b\x65xternal_id\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\nexternalId\"\xfe\x01\n\x10GetEventResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.go2asia.connect.v1.EventR\x05\x65vent\x12>\n\nevaluation\x18\x02 \x01(\x0b\x32\x1e.go2asia.connect.v1.EvaluationR\nevaluation\x12:\n\x07\x61\x63tions\x18\x03 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\x12=\n\x08reversal\x18\x04 \x01(\x0b\x32!.go2asia.connect.v1.EventReversalR\x08reversal\"\xc0\x01\n\rEventReversal\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x61uthor\x18\x03 \x01(\tR\x06\x61uthor\x12=\n\x0creverse_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0breverseTime\x12%\n\x0e\x62\x65\x66ore_arrival\x18\x05 \x01(\x08R\rbeforeArrival\"r\n\nEvaluation\x12\'\n\x0f\x63\x61talog_version\x18\x01 \x01(\x03R\x0e\x63\x61talogVersion\x12;\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1f.go2asia.connect.v1.RuleOutcomeR\x08outcomes\"\x88\x04\n\x0bRuleOutcome\x12\x17\n\x07rule_id\x18\x01 \x01(\tR\x06ruleId\x12!\n\x0crule_version\x18\x02 \x01(\x05R\x0bruleVersion\x12>\n\x06result\x18\x03 \x01(\x0e\x32&.go2asia.connect.v1.RuleOutcome.ResultR\x06result\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12\x1d\n\naction_ids\x18\x05 \x03(\tR\tactionIds\x12\x18\n\x07variant\x18\x06 \x01(\tR\x07variant\"\xab\x02\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESULT_MATCHED\x10\x01\x12\x19\n\x15RESULT_OUTSIDE_WINDOW\x10\x02\x12\x10\n\x0cRESULT_ERROR\x10\x03\x12\x1a\n\x16RESULT_CONDITION_FALSE\x10\x04\x12\x1b\n\x17RESULT_OTHER_EVENT_TYPE\x10\x05\x12\x16\n\x12RESULT_NOT_ENABLED\x10\x06\x12\x16\n\x12RESULT_STACKED_OUT\x10\x07\x12\x16\n\x12RESULT_CAP_REACHED\x10\x08\x12\x17\n\x13RESULT_BUDGET_SPENT\x10\t\x12\x13\n\x0fRESULT_TOO_LATE\x10\n\x12\x19\n\x15RESULT_EVENT_REVERSED\x10\x0b\"\x85\x01\n\x0fRuleExplanation\x12\x39\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.go2asia.connect.v1.RuleOutcomeR\x07outcome\x12\x37\n\x05parts\x18\x02 \x03(\x0b\x32!.go2asia.connect.v1.ConditionPartR\x05parts\"\xf8\x01\n\rConditionPart\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n\x04line\x18\x02 \x01(\x05R\x04line\x12\x16\n\x06\x63olumn\x18\x03 \x01(\x05R\x06\x63olumn\x12=\n\x05value\x18\x04 \x01(\x0e\x32\'.go2asia.connect.v1.ConditionPart.ValueR\x05value\x12\x16\n\x06\x64\x65tail\x18\x05 \x01(\tR\x06\x64\x65tail\"P\n\x05Value\x12\x15\n\x11VALUE_UNSPECIFIED\x10\x00\x12\x0e\n\nVALUE_TRUE\x10\x01\x12\x0f\n\x0bVALUE_FALSE\x10\x02\x12\x0f\n\x0bVALUE_ERROR\x10\x03\"\xb4\x01\n\x13\x45xplainEventRequest\x12%\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07\x65ventId\x12\x44\n\x0c\x65xternal_key\x18\x02 \x01(\x0b\x32\x1f.go2asia.connect.v1.ExternalKeyH\x00R\x0b\x65xternalKey\x12\"\n\x07rule_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x06ruleIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"\xc2\x01\n\x14\x45xplainEventResponse\x12\'\n\x0f\x63\x61talog_version\x18\x01 \x01(\x03R\x0e\x63\x61talogVersion\x12\x45\n\x0b\x65xplanation\x18\x02 \x01(\x0b\x32#.go2asia.connect.v1.RuleExplanationR\x0b\x65xplanation\x12:\n\x07\x61\x63tions\x18\x03 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\"\xf3\x01\n\x13ReverseEventRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12%\n\x08\x65vent_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07\x65ventId\x12\x44\n\x0c\x65xternal_key\x18\x03 \x01(\x0b\x32\x1f.go2asia.connect.v1.ExternalKeyH\x00R\x0b\x65xternalKey\x12+\n\x06reason\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}+$R\x06reasonB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"\x91\x01\n\x14ReverseEventResponse\x12=\n\x08reversal\x18\x01 \x01(\x0b\x32!.go2asia.connect.v1.EventReversalR\x08reversal\x12:\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32 .go2asia.connect.v1.RewardActionR\x07\x61\x63tions\"\xb8\x01\n\x11ListEventsRequest\x12,\n\ractor_user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0b\x61\x63torUserId\x12&\n\nevent_type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\teventType\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"o\n\x12ListEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.go2asia.connect.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xd6\x05\n\x0c\x45ventService\x12r\n\x0bSubmitEvent\x12&.go2asia.connect.v1.SubmitEventRequest\x1a\'.go2asia.connect.v1.SubmitEventResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x01\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x84\x01\n\x11\x42\x61tchSubmitEvents\x12,.go2asia.connect.v1.BatchSubmitEventsRequest\x1a-.go2asia.connect.v1.BatchSubmitEventsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x01\x04\x12\x02\x08\n\x1a\x02\x08< \x02\x12j\n\x08GetEvent\x12#.go2asia.connect.v1.GetEventRequest\x1a$.go2asia.connect.v1.GetEventResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x01\x02\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12v\n\x0c\x45xplainEvent\x12\'.go2asia.connect.v1.ExplainEventRequest\x1a(.go2asia.connect.v1.ExplainEventResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x01\x02\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x12v\n\x0cReverseEvent\x12\'.go2asia.connect.v1.ReverseEventRequest\x1a(.go2asia.connect.v1.ReverseEventResponse\"\x13\xaa\xbb\x18\x0f\n\x03\x01\x02\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12o\n\nListEvents\x12%.go2asia.connect.v1.ListEventsRequest\x1a&.go2asia.connect.v1.ListEventsResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x02\x04\x12\x02\x08\n\x1a\x02\x08< \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,15 +60,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETEVENTREQUEST'].fields_by_name['event_id']._loaded_options = None
   _globals['_GETEVENTREQUEST'].fields_by_name['event_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_EXTERNALKEY'].fields_by_name['source']._loaded_options = None
-  _globals['_EXTERNALKEY'].fields_by_name['source']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_EXTERNALKEY'].fields_by_name['source']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9-]{0,62}$'
   _globals['_EXTERNALKEY'].fields_by_name['external_id']._loaded_options = None
-  _globals['_EXTERNALKEY'].fields_by_name['external_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_EXTERNALKEY'].fields_by_name['external_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
   _globals['_EXPLAINEVENTREQUEST'].oneofs_by_name['key']._loaded_options = None
   _globals['_EXPLAINEVENTREQUEST'].oneofs_by_name['key']._serialized_options = b'\272H\002\010\001'
   _globals['_EXPLAINEVENTREQUEST'].fields_by_name['event_id']._loaded_options = None
   _globals['_EXPLAINEVENTREQUEST'].fields_by_name['event_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_EXPLAINEVENTREQUEST'].fields_by_name['rule_id']._loaded_options = None
   _globals['_EXPLAINEVENTREQUEST'].fields_by_name['rule_id']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_REVERSEEVENTREQUEST'].oneofs_by_name['key']._loaded_options = None
+  _globals['_REVERSEEVENTREQUEST'].oneofs_by_name['key']._serialized_options = b'\272H\002\010\001'
+  _globals['_REVERSEEVENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVERSEEVENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
+  _globals['_REVERSEEVENTREQUEST'].fields_by_name['event_id']._loaded_options = None
+  _globals['_REVERSEEVENTREQUEST'].fields_by_name['event_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_REVERSEEVENTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_REVERSEEVENTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\020r\016\030\200\0022\t^\\P{Cc}+$'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['actor_user_id']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['actor_user_id']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['event_type']._loaded_options = None
@@ -85,6 +93,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTSERVICE'].methods_by_name['GetEvent']._serialized_options = b'\252\273\030\017\n\003\001\002\004\022\002\010\005\032\002\010\036 \001'
   _globals['_EVENTSERVICE'].methods_by_name['ExplainEvent']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['ExplainEvent']._serialized_options = b'\252\273\030\017\n\003\001\002\004\022\002\010\005\032\002\010\036 \001'
+  _globals['_EVENTSERVICE'].methods_by_name['ReverseEvent']._loaded_options = None
+  _globals['_EVENTSERVICE'].methods_by_name['ReverseEvent']._serialized_options = b'\252\273\030\017\n\003\001\002\004\022\002\010\005\032\002\010\036 \002'
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\252\273\030\016\n\002\002\004\022\002\010\n\032\002\010< \001'
   _globals['_EVENT']._serialized_start=253
@@ -93,40 +103,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITEVENTREQUEST']._serialized_end=867
   _globals['_SUBMITEVENTRESPONSE']._serialized_start=869
   _globals['_SUBMITEVENTRESPONSE']._serialized_end=950
-  _globals['_EVENTRECEIPT']._serialized_start=952
-  _globals['_EVENTRECEIPT']._serialized_end=1054
-  _globals['_BATCHSUBMITEVENTSREQUEST']._serialized_start=1056
-  _globals['_BATCHSUBMITEVENTSREQUEST']._serialized_end=1151
-  _globals['_BATCHSUBMITEVENTSRESPONSE']._serialized_start=1153
-  _globals['_BATCHSUBMITEVENTSRESPONSE']._serialized_end=1245
-  _globals['_SUBMITEVENTRESULT']._serialized_start=1248
-  _globals['_SUBMITEVENTRESULT']._serialized_end=1391
-  _globals['_GETEVENTREQUEST']._serialized_start=1394
-  _globals['_GETEVENTREQUEST']._serialized_end=1534
-  _globals['_EXTERNALKEY']._serialized_start=1536
-  _globals['_EXTERNALKEY']._serialized_end=1624
-  _globals['_GETEVENTRESPONSE']._serialized_start=1627
-  _globals['_GETEVENTRESPONSE']._serialized_end=1818
-  _globals['_EVALUATION']._serialized_start=1820
-  _globals['_EVALUATION']._serialized_end=1934
-  _globals['_RULEOUTCOME']._serialized_start=1937
-  _globals['_RULEOUTCOME']._serialized_end=2430
-  _globals['_RULEOUTCOME_RESULT']._serialized_start=2158
-  _globals['_RULEOUTCOME_RESULT']._serialized_end=2430
-  _globals['_RULEEXPLANATION']._serialized_start=2433
-  _globals['_RULEEXPLANATION']._serialized_end=2566
-  _globals['_CONDITIONPART']._serialized_start=2569
-  _globals['_CONDITIONPART']._serialized_end=2817
-  _globals['_CONDITIONPART_VALUE']._serialized_start=2737
-  _globals['_CONDITIONPART_VALUE']._serialized_end=2817
-  _globals['_EXPLAINEVENTREQUEST']._serialized_start=2820
-  _globals['_EXPLAINEVENTREQUEST']._serialized_end=3000
-  _globals['_EXPLAINEVENTRESPONSE']._serialized_start=3003
-  _globals['_EXPLAINEVENTRESPONSE']._serialized_end=3197
-  _globals['_LISTEVENTSREQUEST']._serialized_start=3200
-  _globals['_LISTEVENTSREQUEST']._serialized_end=3384
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=3386
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=3497
-  _globals['_EVENTSERVICE']._serialized_start=3500
-  _globals['_EVENTSERVICE']._serialized_end=4106
+  _globals['_EVENTRECEIPT']._serialized_start=953
+  _globals['_EVENTRECEIPT']._serialized_end=1083
+  _globals['_BATCHSUBMITEVENTSREQUEST']._serialized_start=1085
+  _globals['_BATCHSUBMITEVENTSREQUEST']._serialized_end=1180
+  _globals['_BATCHSUBMITEVENTSRESPONSE']._serialized_start=1182
+  _globals['_BATCHSUBMITEVENTSRESPONSE']._serialized_end=1274
+  _globals['_SUBMITEVENTRESULT']._serialized_start=1277
+  _globals['_SUBMITEVENTRESULT']._serialized_end=1420
+  _globals['_GETEVENTREQUEST']._serialized_start=1423
+  _globals['_GETEVENTREQUEST']._serialized_end=1563
+  _globals['_EXTERNALKEY']._serialized_start=1565
+  _globals['_EXTERNALKEY']._serialized_end=1689
+  _globals['_GETEVENTRESPONSE']._serialized_start=1692
+  _globals['_GETEVENTRESPONSE']._serialized_end=1946
+  _globals['_EVENTREVERSAL']._serialized_start=1949
+  _globals['_EVENTREVERSAL']._serialized_end=2141
+  _globals['_EVALUATION']._serialized_start=2143
+  _globals['_EVALUATION']._serialized_end=2257
+  _globals['_RULEOUTCOME']._serialized_start=2260
+  _globals['_RULEOUTCOME']._serialized_end=2780
+  _globals['_RULEOUTCOME_RESULT']._serialized_start=2481
+  _globals['_RULEOUTCOME_RESULT']._serialized_end=2780
+  _globals['_RULEEXPLANATION']._serialized_start=2783
+  _globals['_RULEEXPLANATION']._serialized_end=2916
+  _globals['_CONDITIONPART']._serialized_start=2919
+  _globals['_CONDITIONPART']._serialized_end=3167
+  _globals['_CONDITIONPART_VALUE']._serialized_start=3087
+  _globals['_CONDITIONPART_VALUE']._serialized_end=3167
+  _globals['_EXPLAINEVENTREQUEST']._serialized_start=3170
+  _globals['_EXPLAINEVENTREQUEST']._serialized_end=3350
+  _globals['_EXPLAINEVENTRESPONSE']._serialized_start=3353
+  _globals['_EXPLAINEVENTRESPONSE']._serialized_end=3547
+  _globals['_REVERSEEVENTREQUEST']._serialized_start=3550
+  _globals['_REVERSEEVENTREQUEST']._serialized_end=3793
+  _globals['_REVERSEEVENTRESPONSE']._serialized_start=3796
+  _globals['_REVERSEEVENTRESPONSE']._serialized_end=3941
+  _globals['_LISTEVENTSREQUEST']._serialized_start=3944
+  _globals['_LISTEVENTSREQUEST']._serialized_end=4128
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=4130
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=4241
+  _globals['_EVENTSERVICE']._serialized_start=4244
+  _globals['_EVENTSERVICE']._serialized_end=4970
 # @@protoc_insertion_point(module_scope)

@@ -146,10 +146,15 @@ class EventReceipt(_message.Message):
     EVENT_ID_FIELD_NUMBER: _builtins.int
     ACTION_IDS_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
+    REVERSED_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event's id."""
     duplicate: _builtins.bool
     """True if this pair (source, external_id) had been taken in before; the ids are the first ones."""
+    reversed: _builtins.bool
+    """True if the event had been taken back before it arrived: it is stored and gives nothing. One that
+    is taken back afterwards keeps its first receipt.
+    """
     @_builtins.property
     def action_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The actions that it caused, in rule order."""
@@ -160,10 +165,11 @@ class EventReceipt(_message.Message):
         event_id: _builtins.str = ...,
         action_ids: _abc.Iterable[_builtins.str] | None = ...,
         duplicate: _builtins.bool = ...,
+        reversed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_ids", b"action_ids", "duplicate", b"duplicate", "event_id", b"event_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_ids", b"action_ids", "duplicate", b"duplicate", "event_id", b"event_id", "reversed", b"reversed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,6 +320,7 @@ class GetEventResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
+    REVERSAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> Global___Event:
         """The event as it was taken in."""
@@ -326,20 +333,65 @@ class GetEventResponse(_message.Message):
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[_reward_actions_pb2.RewardAction]:
         """Its actions with their present states."""
 
+    @_builtins.property
+    def reversal(self) -> Global___EventReversal:
+        """How it was taken back, if it was."""
+
     def __init__(
         self,
         *,
         event: Global___Event | None = ...,
         evaluation: Global___Evaluation | None = ...,
         actions: _abc.Iterable[_reward_actions_pb2.RewardAction] | None = ...,
+        reversal: Global___EventReversal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "event", b"event", "reversal", b"reversal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "evaluation", b"evaluation", "event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "evaluation", b"evaluation", "event", b"event", "reversal", b"reversal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetEventResponse: _TypeAlias = GetEventResponse  # noqa: Y015
+
+@_typing.final
+class EventReversal(_message.Message):
+    """The taking back of an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    REVERSE_TIME_FIELD_NUMBER: _builtins.int
+    BEFORE_ARRIVAL_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """The event's id, also of one that has yet to arrive."""
+    reason: _builtins.str
+    """Why, as whoever asked for it first put it."""
+    author: _builtins.str
+    """Who asked for it first: role and name of the certificate."""
+    before_arrival: _builtins.bool
+    """True if the event had not arrived by then."""
+    @_builtins.property
+    def reverse_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        author: _builtins.str = ...,
+        reverse_time: _timestamp_pb2.Timestamp | None = ...,
+        before_arrival: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reverse_time", b"reverse_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "before_arrival", b"before_arrival", "event_id", b"event_id", "reason", b"reason", "reverse_time", b"reverse_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventReversal: _TypeAlias = EventReversal  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):
@@ -413,6 +465,10 @@ class RuleOutcome(_message.Message):
         """The condition was true, but the window in which a cap or budget would count it ended more
         than 7 days before the event was taken in.
         """
+        RESULT_EVENT_REVERSED: RuleOutcome._Result.ValueType  # 11
+        """The event was taken back before it arrived, so no rule was tried. Not stored; only from
+        ExplainEvent.
+        """
 
     class Result(_Result, metaclass=_ResultEnumTypeWrapper):
         """The outcome."""
@@ -446,6 +502,10 @@ class RuleOutcome(_message.Message):
     RESULT_TOO_LATE: RuleOutcome.Result.ValueType  # 10
     """The condition was true, but the window in which a cap or budget would count it ended more
     than 7 days before the event was taken in.
+    """
+    RESULT_EVENT_REVERSED: RuleOutcome.Result.ValueType  # 11
+    """The event was taken back before it arrived, so no rule was tried. Not stored; only from
+    ExplainEvent.
     """
 
     RULE_ID_FIELD_NUMBER: _builtins.int
@@ -650,6 +710,74 @@ class ExplainEventResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainEventResponse: _TypeAlias = ExplainEventResponse  # noqa: Y015
+
+@_typing.final
+class ReverseEventRequest(_message.Message):
+    """Request of ReverseEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_KEY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key (AIP-155), remembered for ever."""
+    event_id: _builtins.str
+    """By Connect's id."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def external_key(self) -> Global___ExternalKey:
+        """By the source's key; it may not have arrived yet."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        external_key: Global___ExternalKey | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "external_key", b"external_key", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "external_key", b"external_key", "key", b"key", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["event_id", "external_key"]  # noqa: Y015
+    _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_key) -> _WhichOneofReturnType_key | None: ...
+
+Global___ReverseEventRequest: _TypeAlias = ReverseEventRequest  # noqa: Y015
+
+@_typing.final
+class ReverseEventResponse(_message.Message):
+    """Response of ReverseEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVERSAL_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reversal(self) -> Global___EventReversal:
+        """The taking back, the first one if there were several."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[_reward_actions_pb2.RewardAction]:
+        """The event's actions with their states then; GetEvent tells how they go on."""
+
+    def __init__(
+        self,
+        *,
+        reversal: Global___EventReversal | None = ...,
+        actions: _abc.Iterable[_reward_actions_pb2.RewardAction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reversal", b"reversal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "reversal", b"reversal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseEventResponse: _TypeAlias = ReverseEventResponse  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):

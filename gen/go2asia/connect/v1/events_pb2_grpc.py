@@ -58,6 +58,11 @@ class EventServiceStub:
                 request_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventRequest.SerializeToString,
                 response_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventResponse.FromString,
                 _registered_method=True)
+        self.ReverseEvent = channel.unary_unary(
+                '/go2asia.connect.v1.EventService/ReverseEvent',
+                request_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ReverseEventRequest.SerializeToString,
+                response_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ReverseEventResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/go2asia.connect.v1.EventService/ListEvents',
                 request_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ListEventsRequest.SerializeToString,
@@ -102,6 +107,23 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReverseEvent(self, request, context):
+        """Takes back all that an event gave, once, however often and by whomever it is asked; a request
+        after the first changes nothing and tells of the first. An action that no dispatcher ever claimed
+        is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
+        no refusal: a verdict about it that is still to come counts no more, and its target takes it back
+        or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
+        what was spent is owed, and later awards repay it. What the actions counted for in caps and
+        budgets is free again, in the very windows in which it was counted.
+
+        An event that has not arrived is named by its source's key: when it arrives, it is stored and
+        gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown
+        event id, SOURCE_NOT_OWNED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists events, newest received first.
         """
@@ -131,6 +153,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.ExplainEvent,
                     request_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventRequest.FromString,
                     response_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventResponse.SerializeToString,
+            ),
+            'ReverseEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReverseEvent,
+                    request_deserializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ReverseEventRequest.FromString,
+                    response_serializer=go2asia_dot_connect_dot_v1_dot_events__pb2.ReverseEventResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -250,6 +277,33 @@ class EventService:
             '/go2asia.connect.v1.EventService/ExplainEvent',
             go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventRequest.SerializeToString,
             go2asia_dot_connect_dot_v1_dot_events__pb2.ExplainEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReverseEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.connect.v1.EventService/ReverseEvent',
+            go2asia_dot_connect_dot_v1_dot_events__pb2.ReverseEventRequest.SerializeToString,
+            go2asia_dot_connect_dot_v1_dot_events__pb2.ReverseEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

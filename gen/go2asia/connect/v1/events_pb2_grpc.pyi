@@ -48,6 +48,19 @@ class EventServiceStub:
     catalogue version that decided the event, down to the part of the condition that was false.
     EVENT_NOT_FOUND, RULE_NOT_FOUND.
     """
+    ReverseEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.ReverseEventRequest, _events_pb2.ReverseEventResponse]
+    """Takes back all that an event gave, once, however often and by whomever it is asked; a request
+    after the first changes nothing and tells of the first. An action that no dispatcher ever claimed
+    is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
+    no refusal: a verdict about it that is still to come counts no more, and its target takes it back
+    or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
+    what was spent is owed, and later awards repay it. What the actions counted for in caps and
+    budgets is free again, in the very windows in which it was counted.
+
+    An event that has not arrived is named by its source's key: when it arrives, it is stored and
+    gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown
+    event id, SOURCE_NOT_OWNED.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_events_pb2.ListEventsRequest, _events_pb2.ListEventsResponse]
     """Lists events, newest received first."""
 
@@ -70,6 +83,19 @@ class EventServiceAsyncStub(EventServiceStub):
     """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
     catalogue version that decided the event, down to the part of the condition that was false.
     EVENT_NOT_FOUND, RULE_NOT_FOUND.
+    """
+    ReverseEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.ReverseEventRequest, _events_pb2.ReverseEventResponse]  # type: ignore[assignment]
+    """Takes back all that an event gave, once, however often and by whomever it is asked; a request
+    after the first changes nothing and tells of the first. An action that no dispatcher ever claimed
+    is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
+    no refusal: a verdict about it that is still to come counts no more, and its target takes it back
+    or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
+    what was spent is owed, and later awards repay it. What the actions counted for in caps and
+    budgets is free again, in the very windows in which it was counted.
+
+    An event that has not arrived is named by its source's key: when it arrives, it is stored and
+    gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown
+    event id, SOURCE_NOT_OWNED.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_events_pb2.ListEventsRequest, _events_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events, newest received first."""
@@ -114,6 +140,25 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
         catalogue version that decided the event, down to the part of the condition that was false.
         EVENT_NOT_FOUND, RULE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ReverseEvent(
+        self,
+        request: _events_pb2.ReverseEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_events_pb2.ReverseEventResponse, _abc.Awaitable[_events_pb2.ReverseEventResponse]]:
+        """Takes back all that an event gave, once, however often and by whomever it is asked; a request
+        after the first changes nothing and tells of the first. An action that no dispatcher ever claimed
+        is CANCELLED. Every other one is REVERSING from this commit on, failed ones too, for a time-out is
+        no refusal: a verdict about it that is still to come counts no more, and its target takes it back
+        or, if it has yet to arrive there, ignores it then. Points come out of the lots they went into;
+        what was spent is owed, and later awards repay it. What the actions counted for in caps and
+        budgets is free again, in the very windows in which it was counted.
+
+        An event that has not arrived is named by its source's key: when it arrives, it is stored and
+        gives nothing. A domain service takes back its own events only. EVENT_NOT_FOUND for an unknown
+        event id, SOURCE_NOT_OWNED.
         """
 
     @_abc_1.abstractmethod

@@ -46,11 +46,19 @@ class RewardAction(_message.Message):
         STATE_FAILED: RewardAction._State.ValueType  # 4
         """Given up: refused by the target or out of attempts; `last_error` says why."""
         STATE_CANCELLED: RewardAction._State.ValueType  # 5
-        """Taken back by an operator before any dispatcher had it."""
+        """Taken back, by an operator or with its event, before any dispatcher had it."""
+        STATE_REVERSING: RewardAction._State.ValueType  # 6
+        """Its event was taken back: its target is being told to reverse it or to ignore its arrival."""
+        STATE_REVERSED: RewardAction._State.ValueType  # 7
+        """The target has reversed it, or will ignore it."""
+        STATE_REVERSAL_FAILED: RewardAction._State.ValueType  # 8
+        """It could not be taken back, or not wholly; `reversal_error` says why and what stands."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """PENDING → DISPATCHED → COMPLETED or FAILED; DISPATCHED → PENDING when it is to be tried again;
         FAILED → PENDING by an operator's retry; PENDING → CANCELLED while it was never claimed.
+        When its event is taken back, any that was ever claimed is REVERSING → REVERSED or
+        REVERSAL_FAILED; REVERSAL_FAILED → REVERSING by an operator's retry.
         """
 
     STATE_UNSPECIFIED: RewardAction.State.ValueType  # 0
@@ -64,7 +72,13 @@ class RewardAction(_message.Message):
     STATE_FAILED: RewardAction.State.ValueType  # 4
     """Given up: refused by the target or out of attempts; `last_error` says why."""
     STATE_CANCELLED: RewardAction.State.ValueType  # 5
-    """Taken back by an operator before any dispatcher had it."""
+    """Taken back, by an operator or with its event, before any dispatcher had it."""
+    STATE_REVERSING: RewardAction.State.ValueType  # 6
+    """Its event was taken back: its target is being told to reverse it or to ignore its arrival."""
+    STATE_REVERSED: RewardAction.State.ValueType  # 7
+    """The target has reversed it, or will ignore it."""
+    STATE_REVERSAL_FAILED: RewardAction.State.ValueType  # 8
+    """It could not be taken back, or not wholly; `reversal_error` says why and what stands."""
 
     ACTION_ID_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
@@ -75,6 +89,9 @@ class RewardAction(_message.Message):
     CREDIT_POINTS_FIELD_NUMBER: _builtins.int
     DEBIT_POINTS_FIELD_NUMBER: _builtins.int
     INCREMENT_PROGRESS_FIELD_NUMBER: _builtins.int
+    GRANT_NFT_FIELD_NUMBER: _builtins.int
+    MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
+    SEND_TON_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
@@ -82,6 +99,9 @@ class RewardAction(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
+    REVERSAL_RESULT_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
+    REVERSAL_ERROR_FIELD_NUMBER: _builtins.int
     action_id: _builtins.str
     """Derived UUID."""
     event_id: _builtins.str
@@ -101,9 +121,17 @@ class RewardAction(_message.Message):
     last_error: _builtins.str
     """Why the last attempt failed; empty if none did."""
     result: _builtins.str
-    """What the target made of it: a transaction id of Points, an NFT id."""
+    """What the target made of it: a transaction id of Points, an NFT id, an operation id of the Gateway."""
     variant: _builtins.str
     """The variant of the rule that was assigned to the event's actor; empty if the rule has none."""
+    reversal_result: _builtins.str
+    """What the target made of taking it back: the reversal's transaction id of Points, an NFT id, the
+    operation that the Gateway called off. Empty if the target never had it.
+    """
+    backfill_id: _builtins.str
+    """The backfill that gave it; empty if it was decided when its event was taken in."""
+    reversal_error: _builtins.str
+    """Why the last attempt to take it back failed; empty if none did."""
     @_builtins.property
     def credit_points(self) -> Global___CreditPointsCommand:
         """Points to the recipient."""
@@ -115,6 +143,18 @@ class RewardAction(_message.Message):
     @_builtins.property
     def increment_progress(self) -> Global___IncrementProgressCommand:
         """Progress of the recipient."""
+
+    @_builtins.property
+    def grant_nft(self) -> Global___GrantNftCommand:
+        """A badge to the recipient."""
+
+    @_builtins.property
+    def mint_onchain(self) -> Global___MintOnchainCommand:
+        """A badge to the recipient, and its way on to the chain."""
+
+    @_builtins.property
+    def send_ton(self) -> Global___SendTonCommand:
+        """TON to the recipient."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -136,6 +176,9 @@ class RewardAction(_message.Message):
         credit_points: Global___CreditPointsCommand | None = ...,
         debit_points: Global___DebitPointsCommand | None = ...,
         increment_progress: Global___IncrementProgressCommand | None = ...,
+        grant_nft: Global___GrantNftCommand | None = ...,
+        mint_onchain: Global___MintOnchainCommand | None = ...,
+        send_ton: Global___SendTonCommand | None = ...,
         state: Global___RewardAction.State.ValueType = ...,
         attempts: _builtins.int = ...,
         last_error: _builtins.str = ...,
@@ -143,12 +186,15 @@ class RewardAction(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         variant: _builtins.str = ...,
+        reversal_result: _builtins.str = ...,
+        backfill_id: _builtins.str = ...,
+        reversal_error: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "increment_progress", b"increment_progress", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "mint_onchain", b"mint_onchain", "send_ton", b"send_ton", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "increment_progress", b"increment_progress", "last_error", b"last_error", "recipient_user_id", b"recipient_user_id", "result", b"result", "rule_id", b"rule_id", "rule_version", b"rule_version", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "action_key", b"action_key", "attempts", b"attempts", "backfill_id", b"backfill_id", "command", b"command", "create_time", b"create_time", "credit_points", b"credit_points", "debit_points", b"debit_points", "event_id", b"event_id", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "last_error", b"last_error", "mint_onchain", b"mint_onchain", "recipient_user_id", b"recipient_user_id", "result", b"result", "reversal_error", b"reversal_error", "reversal_result", b"reversal_result", "rule_id", b"rule_id", "rule_version", b"rule_version", "send_ton", b"send_ton", "state", b"state", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain", "send_ton"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -235,6 +281,78 @@ class IncrementProgressCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IncrementProgressCommand: _TypeAlias = IncrementProgressCommand  # noqa: Y015
+
+@_typing.final
+class GrantNftCommand(_message.Message):
+    """Badge to give in NFT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    nft_type: _builtins.str
+    """Code of the NFT type."""
+    def __init__(
+        self,
+        *,
+        nft_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantNftCommand: _TypeAlias = GrantNftCommand  # noqa: Y015
+
+@_typing.final
+class MintOnchainCommand(_message.Message):
+    """Badge to give in NFT and to mint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    nft_type: _builtins.str
+    """Code of the NFT type."""
+    def __init__(
+        self,
+        *,
+        nft_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MintOnchainCommand: _TypeAlias = MintOnchainCommand  # noqa: Y015
+
+@_typing.final
+class SendTonCommand(_message.Message):
+    """Transfer to order at the Gateway. The action is COMPLETED once the Gateway has taken the order; the
+    operation tells how it goes on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    amount: _builtins.int
+    """Nanoton, above zero."""
+    comment: _builtins.str
+    """Shown by the recipient's wallet."""
+    def __init__(
+        self,
+        *,
+        amount: _builtins.int = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTonCommand: _TypeAlias = SendTonCommand  # noqa: Y015
 
 @_typing.final
 class GetRewardActionRequest(_message.Message):
@@ -532,6 +650,9 @@ class CountRewardActionsResponse(_message.Message):
     COMPLETED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    REVERSING_FIELD_NUMBER: _builtins.int
+    REVERSED_FIELD_NUMBER: _builtins.int
+    REVERSAL_FAILED_FIELD_NUMBER: _builtins.int
     pending: _builtins.int
     """Waiting."""
     dispatched: _builtins.int
@@ -542,6 +663,12 @@ class CountRewardActionsResponse(_message.Message):
     """Given up."""
     cancelled: _builtins.int
     """Taken back before they were sent."""
+    reversing: _builtins.int
+    """Being taken back."""
+    reversed: _builtins.int
+    """Taken back."""
+    reversal_failed: _builtins.int
+    """Could not be taken back."""
     def __init__(
         self,
         *,
@@ -550,10 +677,13 @@ class CountRewardActionsResponse(_message.Message):
         completed: _builtins.int = ...,
         failed: _builtins.int = ...,
         cancelled: _builtins.int = ...,
+        reversing: _builtins.int = ...,
+        reversed: _builtins.int = ...,
+        reversal_failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "dispatched", b"dispatched", "failed", b"failed", "pending", b"pending"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "dispatched", b"dispatched", "failed", b"failed", "pending", b"pending", "reversal_failed", b"reversal_failed", "reversed", b"reversed", "reversing", b"reversing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

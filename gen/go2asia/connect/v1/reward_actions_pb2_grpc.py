@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RewardActionServiceStub:
-    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    """The rewards on their way to their targets, and on their way back. An action can be sent any number of times, by retries
     too, and takes effect once: its id is the request id at the target.
     """
 
@@ -69,7 +69,7 @@ class RewardActionServiceStub:
 
 
 class RewardActionServiceServicer:
-    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    """The rewards on their way to their targets, and on their way back. An action can be sent any number of times, by retries
     too, and takes effect once: its id is the request id at the target.
     """
 
@@ -88,8 +88,8 @@ class RewardActionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryRewardAction(self, request, context):
-        """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
-        ACTION_STATE_FORBIDDEN.
+        """Sends a FAILED action again, or the reversal of a REVERSAL_FAILED one, with all attempts given
+        back. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,7 +160,7 @@ def add_RewardActionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RewardActionService:
-    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    """The rewards on their way to their targets, and on their way back. An action can be sent any number of times, by retries
     too, and takes effect once: its id is the request id at the target.
     """
 

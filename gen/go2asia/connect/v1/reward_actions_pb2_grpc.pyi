@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RewardActionServiceStub:
-    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    """The rewards on their way to their targets, and on their way back. An action can be sent any number of times, by retries
     too, and takes effect once: its id is the request id at the target.
     """
 
@@ -40,8 +40,8 @@ class RewardActionServiceStub:
     ListRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.ListRewardActionsRequest, _reward_actions_pb2.ListRewardActionsResponse]
     """Lists actions, newest first."""
     RetryRewardAction: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionRequest, _reward_actions_pb2.RetryRewardActionResponse]
-    """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
-    ACTION_STATE_FORBIDDEN.
+    """Sends a FAILED action again, or the reversal of a REVERSAL_FAILED one, with all attempts given
+    back. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
     """
     RetryRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionsRequest, _reward_actions_pb2.RetryRewardActionsResponse]
     """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
@@ -55,7 +55,7 @@ class RewardActionServiceStub:
 
 @_typing.type_check_only
 class RewardActionServiceAsyncStub(RewardActionServiceStub):
-    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    """The rewards on their way to their targets, and on their way back. An action can be sent any number of times, by retries
     too, and takes effect once: its id is the request id at the target.
     """
 
@@ -65,8 +65,8 @@ class RewardActionServiceAsyncStub(RewardActionServiceStub):
     ListRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.ListRewardActionsRequest, _reward_actions_pb2.ListRewardActionsResponse]  # type: ignore[assignment]
     """Lists actions, newest first."""
     RetryRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionRequest, _reward_actions_pb2.RetryRewardActionResponse]  # type: ignore[assignment]
-    """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
-    ACTION_STATE_FORBIDDEN.
+    """Sends a FAILED action again, or the reversal of a REVERSAL_FAILED one, with all attempts given
+    back. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
     """
     RetryRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionsRequest, _reward_actions_pb2.RetryRewardActionsResponse]  # type: ignore[assignment]
     """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
@@ -79,7 +79,7 @@ class RewardActionServiceAsyncStub(RewardActionServiceStub):
     """Counts actions by state: the quick answer to "is it all through?"."""
 
 class RewardActionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The rewards on their way to Points and NFT. An action can be sent any number of times, by retries
+    """The rewards on their way to their targets, and on their way back. An action can be sent any number of times, by retries
     too, and takes effect once: its id is the request id at the target.
     """
 
@@ -105,8 +105,8 @@ class RewardActionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_actions_pb2.RetryRewardActionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reward_actions_pb2.RetryRewardActionResponse, _abc.Awaitable[_reward_actions_pb2.RetryRewardActionResponse]]:
-        """Sends a FAILED action again, with all its attempts given back. ACTION_NOT_FOUND,
-        ACTION_STATE_FORBIDDEN.
+        """Sends a FAILED action again, or the reversal of a REVERSAL_FAILED one, with all attempts given
+        back. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
         """
 
     @_abc_1.abstractmethod

@@ -103,8 +103,8 @@ class Rule(_message.Message):
     """Whether its actions for one recipient reach each target one after the other, in one line with
     those of other ordered rules: whatever the recipient got from an event whose submission was
     answered goes before what comes from an event submitted later. An action that is being retried
-    holds up those behind it, which the metric `mesh_queue_waiting` shows; one that fails or is
-    cancelled lets them pass, and joins the end of the line when it is sent again.
+    holds up those behind it, which the metric `mesh_queue_waiting` shows; one that fails, is
+    cancelled or is taken back lets them pass, and joins the end of the line when it is sent again.
     """
     time_zone: _builtins.str
     """IANA name of the zone in which the rule's dates, days and weeks begin, e.g. `Asia/Bangkok`;
@@ -348,6 +348,9 @@ class RuleAction(_message.Message):
     CREDIT_POINTS_FIELD_NUMBER: _builtins.int
     DEBIT_POINTS_FIELD_NUMBER: _builtins.int
     INCREMENT_PROGRESS_FIELD_NUMBER: _builtins.int
+    GRANT_NFT_FIELD_NUMBER: _builtins.int
+    MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
+    SEND_TON_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The action's stable name within its rule: part of the idempotency key of every reward, so never
@@ -369,6 +372,18 @@ class RuleAction(_message.Message):
     def increment_progress(self) -> Global___IncrementProgress:
         """Progress of the recipient towards a badge."""
 
+    @_builtins.property
+    def grant_nft(self) -> Global___GrantNft:
+        """A badge to the recipient, without progress."""
+
+    @_builtins.property
+    def mint_onchain(self) -> Global___MintOnchain:
+        """A badge to the recipient, and its way on to the chain."""
+
+    @_builtins.property
+    def send_ton(self) -> Global___SendTon:
+        """TON to the recipient's linked wallet."""
+
     def __init__(
         self,
         *,
@@ -377,13 +392,16 @@ class RuleAction(_message.Message):
         credit_points: Global___CreditPoints | None = ...,
         debit_points: Global___DebitPoints | None = ...,
         increment_progress: Global___IncrementProgress | None = ...,
+        grant_nft: Global___GrantNft | None = ...,
+        mint_onchain: Global___MintOnchain | None = ...,
+        send_ton: Global___SendTon | None = ...,
         variant: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "increment_progress", b"increment_progress", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "kind", b"kind", "mint_onchain", b"mint_onchain", "send_ton", b"send_ton"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "increment_progress", b"increment_progress", "key", b"key", "kind", b"kind", "recipient", b"recipient", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_points", b"credit_points", "debit_points", b"debit_points", "grant_nft", b"grant_nft", "increment_progress", b"increment_progress", "key", b"key", "kind", b"kind", "mint_onchain", b"mint_onchain", "recipient", b"recipient", "send_ton", b"send_ton", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["credit_points", "debit_points", "increment_progress", "grant_nft", "mint_onchain", "send_ton"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -470,6 +488,81 @@ class IncrementProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IncrementProgress: _TypeAlias = IncrementProgress  # noqa: Y015
+
+@_typing.final
+class GrantNft(_message.Message):
+    """Gives a badge at level 1; a recipient who has one of this type keeps it as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    nft_type: _builtins.str
+    """Code of the NFT type."""
+    def __init__(
+        self,
+        *,
+        nft_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantNft: _TypeAlias = GrantNft  # noqa: Y015
+
+@_typing.final
+class MintOnchain(_message.Message):
+    """Puts the recipient's badge on chain. A recipient who has none is given one in the same commit:
+    nothing is minted without its off-chain record. One that is on chain or on its way there is left
+    as it is. Types of the policy NONE refuse it: the action fails with MINTING_NOT_OFFERED.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NFT_TYPE_FIELD_NUMBER: _builtins.int
+    nft_type: _builtins.str
+    """Code of the NFT type."""
+    def __init__(
+        self,
+        *,
+        nft_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MintOnchain: _TypeAlias = MintOnchain  # noqa: Y015
+
+@_typing.final
+class SendTon(_message.Message):
+    """Sends TON to the recipient's linked wallet; it waits while none is linked, and until the next day
+    where the Gateway's limit a user and day is reached.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    amount: _builtins.str
+    """CEL, integer above zero: nanoton; 1 TON is 1,000,000,000."""
+    comment: _builtins.str
+    """Shown by the recipient's wallet, at most 120 bytes of UTF-8."""
+    def __init__(
+        self,
+        *,
+        amount: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTon: _TypeAlias = SendTon  # noqa: Y015
 
 @_typing.final
 class CreateRuleRequest(_message.Message):

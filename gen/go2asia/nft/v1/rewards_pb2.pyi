@@ -233,6 +233,7 @@ class GrantNftRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     NFT_TYPE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    MINT_ONCHAIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key (AIP-155), remembered for ever."""
     user_id: _builtins.str
@@ -241,6 +242,11 @@ class GrantNftRequest(_message.Message):
     """A badge of which type."""
     reference: _builtins.str
     """What it is for, e.g. an event id; kept in the audit log."""
+    mint_onchain: _builtins.bool
+    """Whether to queue the instance's mint too, with the content of its present level; a badge that is
+    on chain or on its way there is left as it is. MINTING_NOT_OFFERED unless the type's policy is
+    ON_REQUEST or AUTO.
+    """
     def __init__(
         self,
         *,
@@ -248,10 +254,11 @@ class GrantNftRequest(_message.Message):
         user_id: _builtins.str = ...,
         nft_type: _builtins.str = ...,
         reference: _builtins.str = ...,
+        mint_onchain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nft_type", b"nft_type", "reference", b"reference", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mint_onchain", b"mint_onchain", "nft_type", b"nft_type", "reference", b"reference", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,6 +289,54 @@ class GrantNftResponse(_message.Message):
 Global___GrantNftResponse: _TypeAlias = GrantNftResponse  # noqa: Y015
 
 @_typing.final
+class BatchGrantNftsRequest(_message.Message):
+    """Request of BatchGrantNfts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___GrantNftRequest]:
+        """The grants; checked one by one, so that a malformed one fails alone."""
+
+    def __init__(
+        self,
+        *,
+        grants: _abc.Iterable[Global___GrantNftRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGrantNftsRequest: _TypeAlias = BatchGrantNftsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGrantNftsResponse(_message.Message):
+    """Response of BatchGrantNfts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApplyRewardResult]:
+        """One result a grant, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ApplyRewardResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGrantNftsResponse: _TypeAlias = BatchGrantNftsResponse  # noqa: Y015
+
+@_typing.final
 class RevertRewardRequest(_message.Message):
     """Request of RevertReward."""
 
@@ -293,7 +348,7 @@ class RevertRewardRequest(_message.Message):
     request_id: _builtins.str
     """Idempotency key (AIP-155), remembered for ever."""
     original_request_id: _builtins.str
-    """Request id under which this caller sent, or will send, ApplyReward, BatchApplyRewards or GrantNft."""
+    """Request id under which this caller sent, or will send, any method that gives."""
     reference: _builtins.str
     """Why, e.g. the id of a reversal; kept in the audit log."""
     def __init__(

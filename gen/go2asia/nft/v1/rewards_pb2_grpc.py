@@ -50,6 +50,11 @@ class RewardServiceStub:
                 request_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftRequest.SerializeToString,
                 response_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftResponse.FromString,
                 _registered_method=True)
+        self.BatchGrantNfts = channel.unary_unary(
+                '/go2asia.nft.v1.RewardService/BatchGrantNfts',
+                request_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchGrantNftsRequest.SerializeToString,
+                response_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchGrantNftsResponse.FromString,
+                _registered_method=True)
         self.RevertReward = channel.unary_unary(
                 '/go2asia.nft.v1.RewardService/RevertReward',
                 request_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.RevertRewardRequest.SerializeToString,
@@ -79,7 +84,15 @@ class RewardServiceServicer:
     def GrantNft(self, request, context):
         """Gives a badge without progress: creates the instance at level 1, and queues its mint where
         policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-        usual. Request ids are shared with ApplyReward.
+        usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+        minted without its off-chain record. Request ids are shared with ApplyReward.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGrantNfts(self, request, context):
+        """Gives up to 1,000 independent badges; each is given or refused by itself, as by GrantNft.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +133,11 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     servicer.GrantNft,
                     request_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftRequest.FromString,
                     response_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftResponse.SerializeToString,
+            ),
+            'BatchGrantNfts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGrantNfts,
+                    request_deserializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchGrantNftsRequest.FromString,
+                    response_serializer=go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchGrantNftsResponse.SerializeToString,
             ),
             'RevertReward': grpc.unary_unary_rpc_method_handler(
                     servicer.RevertReward,
@@ -209,6 +227,33 @@ class RewardService:
             '/go2asia.nft.v1.RewardService/GrantNft',
             go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftRequest.SerializeToString,
             go2asia_dot_nft_dot_v1_dot_rewards__pb2.GrantNftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGrantNfts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/go2asia.nft.v1.RewardService/BatchGrantNfts',
+            go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchGrantNftsRequest.SerializeToString,
+            go2asia_dot_nft_dot_v1_dot_rewards__pb2.BatchGrantNftsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,8 +42,11 @@ class RewardServiceStub:
     GrantNft: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.GrantNftRequest, _rewards_pb2.GrantNftResponse]
     """Gives a badge without progress: creates the instance at level 1, and queues its mint where
     policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-    usual. Request ids are shared with ApplyReward.
+    usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+    minted without its off-chain record. Request ids are shared with ApplyReward.
     """
+    BatchGrantNfts: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.BatchGrantNftsRequest, _rewards_pb2.BatchGrantNftsResponse]
+    """Gives up to 1,000 independent badges; each is given or refused by itself, as by GrantNft."""
     RevertReward: _grpc.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]
     """Takes back what one request of the same caller gave, exactly once, however often it is asked.
 
@@ -73,8 +76,11 @@ class RewardServiceAsyncStub(RewardServiceStub):
     GrantNft: _aio.UnaryUnaryMultiCallable[_rewards_pb2.GrantNftRequest, _rewards_pb2.GrantNftResponse]  # type: ignore[assignment]
     """Gives a badge without progress: creates the instance at level 1, and queues its mint where
     policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-    usual. Request ids are shared with ApplyReward.
+    usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+    minted without its off-chain record. Request ids are shared with ApplyReward.
     """
+    BatchGrantNfts: _aio.UnaryUnaryMultiCallable[_rewards_pb2.BatchGrantNftsRequest, _rewards_pb2.BatchGrantNftsResponse]  # type: ignore[assignment]
+    """Gives up to 1,000 independent badges; each is given or refused by itself, as by GrantNft."""
     RevertReward: _aio.UnaryUnaryMultiCallable[_rewards_pb2.RevertRewardRequest, _rewards_pb2.RevertRewardResponse]  # type: ignore[assignment]
     """Takes back what one request of the same caller gave, exactly once, however often it is asked.
 
@@ -119,8 +125,17 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_rewards_pb2.GrantNftResponse, _abc.Awaitable[_rewards_pb2.GrantNftResponse]]:
         """Gives a badge without progress: creates the instance at level 1, and queues its mint where
         policy says so. A user who has one of this type keeps it as it is; later rewards raise it as
-        usual. Request ids are shared with ApplyReward.
+        usual. With `mint_onchain` the instance's mint is queued in the same commit, so that nothing is
+        minted without its off-chain record. Request ids are shared with ApplyReward.
         """
+
+    @_abc_1.abstractmethod
+    def BatchGrantNfts(
+        self,
+        request: _rewards_pb2.BatchGrantNftsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rewards_pb2.BatchGrantNftsResponse, _abc.Awaitable[_rewards_pb2.BatchGrantNftsResponse]]:
+        """Gives up to 1,000 independent badges; each is given or refused by itself, as by GrantNft."""
 
     @_abc_1.abstractmethod
     def RevertReward(
