@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up status test lint format proto proto-check bench-ledger bench-gateway bench-nft lock clean
+.PHONY: help setup demo up status test lint format proto proto-check bench-ledger bench-connect bench-gateway bench-nft lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ proto-check: $(READY) ## check that gen/ is current and nothing breaks the contr
 
 bench-ledger: $(READY) ## measure the ledger (ENTRIES= older entries to load first)
 	@python -m bench.ledger --entries $(ENTRIES)
+
+bench-connect: $(READY) ## measure Connect: rules, queue, the whole mesh (uses npm if there)
+	@python -m bench.connect
 
 bench-gateway: $(READY) ## measure minting and the devnet (ACCOUNTS= on the devnet)
 	@GRPC_ENABLE_FORK_SUPPORT=false python -m bench.gateway --accounts $(ACCOUNTS)

@@ -21,25 +21,31 @@ Variant: TypeAlias = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One result; the goal holds for `ratio` where there is a baseline, else for `value`."""
+    """One result; the goal holds for `ratio` where there is a baseline, else for `value`.
+
+    Without a goal it is only told.
+    """
 
     name: str
     value: float
     unit: str
     baseline: float | None
     ratio: float | None
-    goal: float
+    goal: float | None
     better: Literal["higher", "lower"]
 
     @property
-    def reached(self) -> bool:
-        """Whether the goal was."""
+    def verdict(self) -> str:
+        """Whether the goal was reached."""
+        if self.goal is None:
+            return "no goal"
         measured = self.value if self.ratio is None else self.ratio
-        return measured >= self.goal if self.better == "higher" else measured <= self.goal
+        reached = measured >= self.goal if self.better == "higher" else measured <= self.goal
+        return f"goal {self.goal:g}: {'reached' if reached else 'MISSED'}"
 
 
 def against(
-    name: str, value: float, baseline: float, goal: float, *, unit: str = "transfers/s"
+    name: str, value: float, baseline: float, goal: float | None, *, unit: str = "transfers/s"
 ) -> Figure:
     """A rate compared with a baseline; more is better."""
     ratio = round(value / baseline, 2)
@@ -77,12 +83,16 @@ def report(name: str, figures: list[Figure]) -> None:
     RESULTS.mkdir(exist_ok=True)
     rows = [asdict(figure) for figure in figures]
     (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    show(figures)
+
+
+def show(figures: list[Figure]) -> None:
+    """Prints the figures."""
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} of {figure.baseline:,.0f}"
-        verdict = "reached" if figure.reached else "MISSED"
         print(
-            f"{figure.name:<28} {_short(figure.value):>9} {figure.unit:<12} {ratio:<18} "
-            f"goal {figure.goal:g}: {verdict}"
+            f"{figure.name:<32} {_short(figure.value):>9} {figure.unit:<12} {ratio:<18} "
+            f"{figure.verdict}"
         )
 
 

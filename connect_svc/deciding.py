@@ -202,6 +202,7 @@ def _reward(rule: CompiledRule, action: CompiledAction, facts: Facts, variant: s
         action.kind,
         {**action.fixed, "amount": action.amount.amount(facts)},
         variant=variant,
+        ordered=rule.ordered,
     )
 
 

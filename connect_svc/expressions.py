@@ -13,6 +13,7 @@ from cel_expr_python import cel
 from go2asia.connect.v1 import checked_expression_pb2, events_pb2
 from google.protobuf.any_pb2 import Any
 
+from connect_svc import costs
 from connect_svc.errors import InvalidExpression
 
 BOOL = cel.Type.BOOL
@@ -25,6 +26,8 @@ _MAX_DETAIL_CHARACTERS = 300
 _ENVIRONMENT = cel.NewEnv(variables={"event": cel.Type(events_pb2.Event.DESCRIPTOR.full_name)})
 _CHECKED_TYPE = "type.googleapis.com/cel.expr.CheckedExpr"
 _PLACE = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_USER = re.compile(r"event\.(actor_user_id|primary_subject_user_id)")
 _HINTS = {
     BOOL.name(): "a condition must be true or false",
     INT.name(): "an amount must be an integer; wrap numbers of the context in int(…)",
@@ -52,43 +55,54 @@ class Facts:
 
     def __init__(self, event: events_pb2.Event) -> None:
         self.event = event
-        self._activation = _ENVIRONMENT.Activation({"event": event})
+        self._activation: cel.Activation | None = None
 
     def value(self, program: cel.Expression) -> cel.Value:
-        """Evaluates a program; raises `EvaluationError` when it errs or takes too long."""
+        """Evaluates a program to a value or an error value; raises when it takes too long."""
+        if self._activation is None:  # copies the event, which most events need not
+            self._activation = _ENVIRONMENT.Activation({"event": self.event})
         try:
-            value = program.eval(self._activation)
+            return program.eval(self._activation)
         except RuntimeError as error:
             raise EvaluationError(_first_line(error)) from error
-        if value.type() in (cel.Type.ERROR, cel.Type.UNKNOWN):
-            raise EvaluationError(str(value.value()))
-        return value
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A compiled expression, its text, and the field of the rule that holds it."""
+    """A compiled expression, its text, and the field of the rule that holds it.
+
+    `number` and `user_field` stand for it where it is a plain number or a user of the event, as
+    most amounts and recipients are: CEL takes longer for these than for all else in a decision.
+    """
 
     field: str
     source: str
     program: cel.Expression
+    number: int | None = None
+    user_field: str = ""
 
     def holds(self, facts: Facts) -> bool:
         """Whether a condition is true; raises `EvaluationError` when it is neither."""
-        value = self._typed(facts, BOOL)
-        # Never truthiness: a non-empty string would do.
-        return value is True
+        value = self._value(facts)
+        plain = value.value()
+        # Never truthiness: a non-empty string would do, and an error is one.
+        if plain is True or plain is False:
+            return plain
+        raise self._unusable(value, BOOL)
 
     def amount(self, facts: Facts) -> int:
         """An amount above zero, within int64; raises `EvaluationError`."""
-        value = self._typed(facts, INT)
+        value = self._typed(facts, INT) if self.number is None else self.number
         if not isinstance(value, int) or value <= 0:
             raise EvaluationError(f"{self.field} is {value}; an amount must be above zero")
         return value
 
     def user(self, facts: Facts) -> str:
         """A user id; raises `EvaluationError`."""
-        value = self._typed(facts, STRING)
+        if self.user_field:
+            value = getattr(facts.event, self.user_field)
+        else:
+            value = self._typed(facts, STRING)
         if not isinstance(value, str) or not 1 <= len(value) <= MAX_USER_ID_CHARACTERS:
             raise EvaluationError(
                 f"{self.field} has {len(str(value))} characters; a user id has 1 to "
@@ -113,16 +127,23 @@ class Expression:
         packed = Any(type_url=_CHECKED_TYPE, value=alone.SerializeToString())
         return Expression(self.field, source, _ENVIRONMENT.deserialize(packed.SerializeToString()))
 
-    def _typed(self, facts: Facts, wanted: cel.Type) -> object:
+    def _value(self, facts: Facts) -> cel.Value:
         try:
-            value = facts.value(self.program)
+            return facts.value(self.program)
         except EvaluationError as error:
             raise EvaluationError(f"{self.field}: {error}") from error
+
+    def _typed(self, facts: Facts, wanted: cel.Type) -> object:
+        value = self._value(facts)
         if value.type() != wanted:
-            found = value.type().name()
-            raise EvaluationError(f"{self.field} is {found}; {_HINTS[wanted.name()]}")
-        found_value: object = value.value()
-        return found_value
+            raise self._unusable(value, wanted)
+        found: object = value.value()
+        return found
+
+    def _unusable(self, value: cel.Value, wanted: cel.Type) -> EvaluationError:
+        if value.type() in (cel.Type.ERROR, cel.Type.UNKNOWN):
+            return EvaluationError(f"{self.field}: {value.value()}")
+        return EvaluationError(f"{self.field} is {value.type().name()}; {_HINTS[wanted.name()]}")
 
 
 def compile_expression(source: str, field: str, wanted: cel.Type) -> Expression:
@@ -138,7 +159,19 @@ def compile_expression(source: str, field: str, wanted: cel.Type) -> Expression:
     if found != wanted and not (found == cel.Type.DYN and wanted.name() in _DYNAMIC):
         wrong = f"it yields {found.name()}; {_HINTS[wanted.name()]}"
         raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
-    return Expression(field, source, program)
+    expression = Expression(field, source, program)
+    if (
+        costs.loops(source)
+        and (cost := costs.worst_case(expression.checked().expr)) > costs.MAX_COST
+    ):
+        wrong = (
+            f"its loops may take {cost >> 20:,} MB of work on a large event, "
+            f"and {costs.MAX_COST >> 20} MB is the most; loop over less, or do less in the loop"
+        )
+        raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
+    number = int(source) if wanted == INT and _NUMBER.fullmatch(source) else None
+    user = _USER.fullmatch(source) if wanted == STRING else None
+    return Expression(field, source, program, number, user[1] if user else "")
 
 
 def _invalid(error: RuntimeError, field: str) -> InvalidExpression:

@@ -179,4 +179,5 @@ def _again(submission: Submission, known: Known) -> Receipt | ExternalIdReused:
 
 def _work(action: Action, traceparent: str | None) -> Work:
     payload = convert.reward_action(action).SerializeToString()
-    return Work(action.action_id, LANES[action.kind], payload, traceparent=traceparent)
+    line = action.recipient if action.ordered else None
+    return Work(action.action_id, LANES[action.kind], payload, line, traceparent)

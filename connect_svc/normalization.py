@@ -14,7 +14,7 @@ from mesh import validation
 from mesh.errors import InvalidArgument
 from mesh.identity import Identity
 
-# Together with the expressions' length and iteration budget these bound what an evaluation costs.
+# With the length of expressions these bound what an evaluation costs; see `costs`.
 MAX_CONTEXT_BYTES = 16 * 1024
 MAX_ELEMENTS = 256
 MAX_DEPTH = 10
@@ -109,6 +109,10 @@ def _context(event: events_pb2.Event, path: str) -> str:
 
 def _plain_struct(struct: Struct, path: str, depth: int) -> dict[str, Any]:
     _check_depth(depth, path)
+    if len(struct.fields) > MAX_ELEMENTS:
+        raise ContextTooLarge(
+            field=path, what="names", limit=MAX_ELEMENTS, actual=len(struct.fields)
+        )
     return {
         _text(name, path): _plain(value, _join(path, name), depth)
         for name, value in struct.fields.items()

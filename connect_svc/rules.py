@@ -44,7 +44,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A reward that a rule decided; `kind` and `command` are those of `RewardAction.command`."""
+    """A reward that a rule decided; `kind` and `command` are those of `RewardAction.command`.
+
+    If it is `ordered`, it goes to its target behind its recipient's earlier ordered ones.
+    """
 
     action_id: str
     event_id: str
@@ -55,6 +58,7 @@ class Action:
     kind: str
     command: Mapping[str, str | int]
     variant: str = ""
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class CompiledRule:
     stop_after: bool = False
     equalities: tuple[Equality, ...] = ()
     fault: str = ""
+    ordered: bool = False
 
     @property
     def order(self) -> tuple[int, str]:
@@ -183,6 +188,7 @@ def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
         rule.stacking.group,
         rule.stacking.stop_after,
         () if condition is None else equalities(condition),
+        ordered=rule.ordered,
     )
 
 

@@ -38,6 +38,15 @@ from mesh.telemetry import traceparent
 _MAX_ERROR_CHARACTERS = 2_000
 _FREE = "UPDATE {queue} AS q SET token = NULL, lease_expire_time = NULL"
 
+# In the order of their hashes, so that two transactions do not wait for each other. A sequence
+# number is taken before the commit that shows it: without this, a later one may be seen first.
+_LINE_UP = """
+SELECT pg_advisory_xact_lock(hashtext(%s), hash) FROM (
+    SELECT DISTINCT hashtext(ordering_key) AS hash FROM unnest(%b::text[]) AS k (ordering_key)
+    ORDER BY hash
+) AS hashes
+"""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -112,8 +121,8 @@ class Backoff:
 class Depth:
     """Items of one lane: `ready` to be claimed, `leased`, `delayed` by backoff, and `dead`.
 
-    `ready` includes items that wait behind their ordering key. `oldest_seconds` is the age of the
-    oldest that is not dead.
+    Of the first three, `waiting` are behind another of their ordering key. `oldest_seconds` is the
+    age of the oldest that is not dead.
     """
 
     ready: int
@@ -121,6 +130,7 @@ class Depth:
     delayed: int
     dead: int
     oldest_seconds: float
+    waiting: int = 0
 
 
 def queue_table(metadata: MetaData, name: str) -> Table:
@@ -177,10 +187,11 @@ class Queue:
     async def enqueue(self, connection: Connection, works: Sequence[Work]) -> None:
         """Adds items, in order; an item whose id is in the queue already, even dead, stays as is.
 
-        Items with an ordering key are ordered by when they are inserted: transactions that share
-        a key must be serialised by the caller, for instance by a row they all lock.
+        Transactions that add items with the same ordering key wait for each other from here on, so
+        that nobody finds an item in line before one that is to go ahead of it.
         """
         current = traceparent()
+        await self._line_up(connection, [work.ordering_key for work in works])
         await self._execute(
             connection,
             "INSERT INTO {queue} (item_id, lane, ordering_key, payload, traceparent)"
@@ -276,12 +287,17 @@ class Queue:
 
         Returns the ids that were dead.
         """
+        ids = list(item_ids)
+        keys = "SELECT ordering_key FROM {queue} WHERE item_id = ANY (%s::text[])"
+        await self._line_up(
+            connection, [key for (key,) in await self._execute(connection, keys, ids)]
+        )
         rows = await self._execute(
             connection,
             "UPDATE {queue} SET dead_reason = NULL, attempts = 0, due_time = clock_timestamp(),"
             " sequence = DEFAULT"
             " WHERE item_id = ANY (%s::text[]) AND dead_reason IS NOT NULL RETURNING item_id",
-            list(item_ids),
+            ids,
         )
         return {item_id for (item_id,) in rows}
 
@@ -294,15 +310,21 @@ class Queue:
             " count(*) FILTER (WHERE live AND leased),"
             " count(*) FILTER (WHERE live AND NOT leased AND due_time > now()),"
             " count(*) FILTER (WHERE NOT live),"
-            " coalesce(extract(epoch FROM now() - min(enqueued_time) FILTER (WHERE live)), 0)"
+            " coalesce(extract(epoch FROM now() - min(enqueued_time) FILTER (WHERE live)), 0),"
+            " count(ordering_key) FILTER (WHERE live)"
+            "  - count(DISTINCT ordering_key) FILTER (WHERE live)"
             " FROM (SELECT *, dead_reason IS NULL AS live,"
             "  coalesce(lease_expire_time > now(), false) AS leased FROM {queue}) AS q"
             " GROUP BY lane",
         )
         return {
-            lane: Depth(ready, leased, delayed, dead, float(oldest))
-            for lane, ready, leased, delayed, dead, oldest in rows
+            lane: Depth(ready, leased, delayed, dead, float(oldest), waiting)
+            for lane, ready, leased, delayed, dead, oldest, waiting in rows
         }
+
+    async def _line_up(self, connection: Connection, keys: Sequence[str | None]) -> None:
+        if known := [key for key in keys if key is not None]:
+            await self._execute(connection, _LINE_UP, self.table.name, known)
 
     def _final(self, claim: Claim, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Retry) or self.max_attempts is None:

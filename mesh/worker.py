@@ -25,6 +25,12 @@ _log = logger("mesh.worker")
 _settled = meter.create_counter(
     "mesh.queue.settled", unit="{item}", description="Items settled, by lane and outcome."
 )
+_attempts = meter.create_histogram(
+    "mesh.queue.attempts", unit="{attempt}", description="Attempts until an item was done or dead."
+)
+_breaker_state = meter.create_gauge(
+    "mesh.breaker.state", unit="{breaker}", description="1 for the state that a lane's breaker has."
+)
 
 
 class Worker:
@@ -63,6 +69,7 @@ class Worker:
         self._concurrency = concurrency
         self._poll = poll
         self._breaker = breaker
+        self._shown: State | None = None
         self._wake = asyncio.Event()
         self._closing = False
 
@@ -125,8 +132,20 @@ class Worker:
         return True
 
     def _limit(self) -> int:
-        state = self._breaker.state(monotonic()) if self._breaker else State.CLOSED
+        state = self._observe(self._breaker) if self._breaker else State.CLOSED
         return {State.CLOSED: self._batch, State.HALF_OPEN: 1, State.OPEN: 0}[state]
+
+    def _observe(self, breaker: Breaker) -> State:
+        """The breaker's state now, which whoever watches the metrics is to see too."""
+        state = breaker.state(monotonic())
+        if state is not self._shown:
+            for each in State:
+                labels = {"lane": self._lane, "state": each.name.lower()}
+                _breaker_state.set(int(each is state), labels)
+            if self._shown is not None:
+                _log.warning("worker.breaker", lane=self._lane, state=state.name.lower())
+            self._shown = state
+        return state
 
     async def _outcomes(self, claims: Sequence[Claim]) -> list[Settlement]:
         abandoned = [claim for claim in claims if self._queue.abandoned(claim)]
@@ -144,9 +163,11 @@ class Worker:
         except MeshError as error:
             if error.transient and self._breaker:
                 self._breaker.failed(monotonic())
+                self._observe(self._breaker)
             raise
         if self._breaker:
             self._breaker.succeeded()
+            self._observe(self._breaker)
         if len(outcomes) != len(claims):
             raise RuntimeError(f"{len(outcomes)} outcomes for {len(claims)} claims of {self._lane}")
         return outcomes
@@ -171,9 +192,11 @@ class Worker:
                 await self._settle(connection, in_force)
             return in_force
 
-        for _, outcome in await self._database.run(work):
-            name = type(outcome).__name__.lower()
-            _settled.add(1, {"lane": self._lane, "outcome": name})
+        for claim, outcome in await self._database.run(work):
+            labels = {"lane": self._lane, "outcome": type(outcome).__name__.lower()}
+            _settled.add(1, labels)
+            if not isinstance(outcome, Retry):
+                _attempts.record(claim.attempts, labels)
         return [None] * len(settlements)
 
 

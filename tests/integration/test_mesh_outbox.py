@@ -141,6 +141,28 @@ async def test_a_key_is_worked_one_item_after_the_other(database: Database) -> N
     assert ids(await claim(database)) == ["a1"]
 
 
+async def test_whoever_joins_a_line_waits_for_those_who_are_joining_it(database: Database) -> None:
+    await enqueue(database, work("a0", "a"))
+    (dead,) = await claim(database)
+    await settle(database, [dead], Dead("no"))
+    async with database.transaction() as first:
+        await QUEUE.enqueue(first, [work("b1", "b"), work("a1", "a")])
+        second = asyncio.create_task(enqueue(database, work("a2", "a"), work("b2", "b")))
+        again = asyncio.create_task(database.run(lambda c: QUEUE.revive(c, ["a0"])))
+        await enqueue(database, work("free"), work("c1", "c"))
+        assert ids(await claim(database)) == ["free", "c1"]
+        assert not second.done()
+        assert not again.done()
+    await asyncio.gather(second, again)
+    worked: list[str] = []
+    while heads := await claim(database):
+        assert len({head.item_id[0] for head in heads}) == len(heads)
+        worked += ids(heads)
+        await settle(database, heads, Done())
+    assert sorted(worked[:2]) == ["a1", "b1"]  # a0 and a2 come in the order of their commits
+    assert sorted(worked[2:]) == ["a0", "a2", "b2"]
+
+
 async def test_an_uncommitted_claim_is_skipped_and_keeps_its_key(database: Database) -> None:
     await enqueue(database, work("a1", "a"), work("a2", "a"), work("free"))
     async with database.transaction() as connection:
@@ -160,6 +182,9 @@ async def test_the_depth_of_each_lane(database: Database) -> None:
     assert 0 < oldest < 60
     assert depth["lane"] == Depth(ready=3, leased=1, delayed=1, dead=1, oldest_seconds=oldest)
     assert c.item_id == "c"
+    await enqueue(database, work("x1", "x"), work("x2", "x"), work("x3", "x"), work("y1", "y"))
+    depth = await database.run(QUEUE.depth)
+    assert (depth["lane"].ready, depth["lane"].waiting) == (7, 2)
 
 
 async def test_many_claimers_share_the_items_without_overlap(database: Database) -> None:

@@ -1,115 +1,28 @@
 """Dispatching to a real server that answers as the test says: states, attempts, errors."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from go2asia.connect.v1.reward_actions_pb2 import RewardAction
-from go2asia.points.v1 import points_pb2, points_pb2_grpc
+from go2asia.points.v1 import points_pb2
 
-from connect_svc.clients import Clients
-from connect_svc.config import ConnectSettings
-from connect_svc.dispatcher import Dispatcher
 from connect_svc.operating import retry_action
-from connect_svc.records import ActionRecord, State
+from connect_svc.records import State
 from connect_svc.store import ActionStore
-from connect_svc.targets import PointsTarget
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
-from mesh import status, telemetry
+from mesh import telemetry
 from mesh.errors import Internal, MeshError, NotFound, Unavailable
 from mesh.idempotency import Key
-from mesh.server import Registration, running
-from tests.integration.connect_replica import (
-    ConnectDatabase,
-    Replica,
-    migrated,
-    replica,
-    rule,
-    submission,
-)
-
-POINTS = points_pb2.DESCRIPTOR.services_by_name["PointsService"].full_name
-Answer = Callable[[points_pb2.AwardRequest], Awaitable[MeshError | None]]
-
-
-class TinyPoints(points_pb2_grpc.PointsServiceServicer):
-    """BatchPost asks the test about each award; the transaction's id is the request's."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self.calls: list[int] = []
-        self.traces: list[str] = []
-
-    async def BatchPost(self, request: Any, context: Any) -> points_pb2.BatchPostResponse:
-        self.calls.append(len(request.items))
-        self.traces.append((telemetry.traceparent() or "").split("-")[1])
-        response = points_pb2.BatchPostResponse()
-        for item in request.items:
-            error = await self._answer(item.award)
-            if error is None:
-                response.results.add().transaction.transaction_id = item.award.request_id
-            elif isinstance(error, Internal):
-                raise error
-            else:
-                response.results.add().error.CopyFrom(status.to_item_error(error))
-        return response
-
-
-@asynccontextmanager
-async def dispatching(
-    connect: ConnectDatabase, authority: Authority, answer: Answer
-) -> AsyncIterator[tuple[Replica, TinyPoints]]:
-    """Connect's intake and its dispatcher, with a Points that answers so."""
-    tls, points_tls = authority.issue("connect/connect"), authority.issue("points/points")
-    settings = ConnectSettings.model_validate(
-        {
-            "listen": "127.0.0.1:0",
-            "database_url": connect.app_url,
-            "tls_cert": points_tls.cert,
-            "tls_key": points_tls.key,
-            "tls_ca": points_tls.ca,
-            "points_address": "127.0.0.1:1",
-            "nft_address": "127.0.0.1:1",
-            "nats_url": "tls://127.0.0.1:1",
-            "drain_seconds": 1,
-        }
-    )
-    points = TinyPoints(answer)
-    served = Registration(POINTS, points_pb2_grpc.add_PointsServiceServicer_to_server, points)
-    async with running(settings, [served], probes={}) as port:
-        own = {"tls_cert": tls.cert, "tls_key": tls.key, "points_address": f"localhost:{port}"}
-        async with (
-            replica(connect) as one,
-            Clients(settings.model_copy(update=own)) as clients,
-            Dispatcher(one.database, [PointsTarget(clients)]) as dispatcher,
-            replica(connect, dispatcher.wake) as sending,
-        ):
-            await sending.create(rule("quest-reward"))
-            yield sending, points
+from tests.integration.connect_replica import ConnectDatabase, Replica, migrated, submission
+from tests.rpc.connect_dispatching import dispatching, until
 
 
 @pytest.fixture
 async def connect(postgres: Cluster, make_database: Callable[[], str]) -> ConnectDatabase:
     return await migrated(postgres, make_database)
-
-
-async def until(
-    one: Replica, action_id: str, wanted: Callable[[ActionRecord], bool]
-) -> ActionRecord:
-    deadline = time.monotonic() + 15
-    while True:
-        async with one.database.transaction(read_only=True) as connection:
-            record = await ActionStore(connection).get(action_id)
-        assert record is not None
-        if wanted(record):
-            return record
-        assert time.monotonic() < deadline, record
-        await asyncio.sleep(0.02)
 
 
 async def counted(one: Replica) -> dict[State, int]:

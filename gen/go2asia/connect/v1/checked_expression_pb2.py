@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+go2asia/connect/v1/checked_expression.proto\x12\x12go2asia.connect.v1\"\x92\x01\n\x11\x43heckedExpression\x12\x45\n\x0bsource_info\x18\x05 \x01(\x0b\x32$.go2asia.connect.v1.ExpressionSourceR\nsourceInfo\x12\x36\n\x04\x65xpr\x18\x04 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x04\x65xpr\"\xa3\x01\n\x10\x45xpressionSource\x12Q\n\tpositions\x18\x04 \x03(\x0b\x32\x33.go2asia.connect.v1.ExpressionSource.PositionsEntryR\tpositions\x1a<\n\x0ePositionsEntry\x12\x10\n\x03key\x18\x01 \x01(\x03R\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\"\xc8\x02\n\x0e\x45xpressionNode\x12\x0e\n\x02id\x18\x02 \x01(\x03R\x02id\x12G\n\nconst_expr\x18\x03 \x01(\x0b\x32&.go2asia.connect.v1.ExpressionConstantH\x00R\tconstExpr\x12\x44\n\nident_expr\x18\x04 \x01(\x0b\x32#.go2asia.connect.v1.ExpressionIdentH\x00R\tidentExpr\x12G\n\x0bselect_expr\x18\x05 \x01(\x0b\x32$.go2asia.connect.v1.ExpressionSelectH\x00R\nselectExpr\x12\x41\n\tcall_expr\x18\x06 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionCallH\x00R\x08\x63\x61llExprB\x0b\n\texpr_kind\"\xb3\x01\n\x12\x45xpressionConstant\x12\x1f\n\nbool_value\x18\x02 \x01(\x08H\x00R\tboolValue\x12!\n\x0bint64_value\x18\x03 \x01(\x03H\x00R\nint64Value\x12#\n\x0c\x64ouble_value\x18\x05 \x01(\x01H\x00R\x0b\x64oubleValue\x12#\n\x0cstring_value\x18\x06 \x01(\tH\x00R\x0bstringValueB\x0f\n\rconstant_kind\"%\n\x0f\x45xpressionIdent\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x83\x01\n\x10\x45xpressionSelect\x12<\n\x07operand\x18\x01 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x07operand\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x1b\n\ttest_only\x18\x03 \x01(\x08R\x08testOnly\"d\n\x0e\x45xpressionCall\x12\x1a\n\x08\x66unction\x18\x02 \x01(\tR\x08\x66unction\x12\x36\n\x04\x61rgs\x18\x03 \x03(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x04\x61rgsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+go2asia/connect/v1/checked_expression.proto\x12\x12go2asia.connect.v1\"\x92\x01\n\x11\x43heckedExpression\x12\x45\n\x0bsource_info\x18\x05 \x01(\x0b\x32$.go2asia.connect.v1.ExpressionSourceR\nsourceInfo\x12\x36\n\x04\x65xpr\x18\x04 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x04\x65xpr\"\xa3\x01\n\x10\x45xpressionSource\x12Q\n\tpositions\x18\x04 \x03(\x0b\x32\x33.go2asia.connect.v1.ExpressionSource.PositionsEntryR\tpositions\x1a<\n\x0ePositionsEntry\x12\x10\n\x03key\x18\x01 \x01(\x03R\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\"\xa9\x04\n\x0e\x45xpressionNode\x12\x0e\n\x02id\x18\x02 \x01(\x03R\x02id\x12G\n\nconst_expr\x18\x03 \x01(\x0b\x32&.go2asia.connect.v1.ExpressionConstantH\x00R\tconstExpr\x12\x44\n\nident_expr\x18\x04 \x01(\x0b\x32#.go2asia.connect.v1.ExpressionIdentH\x00R\tidentExpr\x12G\n\x0bselect_expr\x18\x05 \x01(\x0b\x32$.go2asia.connect.v1.ExpressionSelectH\x00R\nselectExpr\x12\x41\n\tcall_expr\x18\x06 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionCallH\x00R\x08\x63\x61llExpr\x12\x41\n\tlist_expr\x18\x07 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionListH\x00R\x08listExpr\x12G\n\x0bstruct_expr\x18\x08 \x01(\x0b\x32$.go2asia.connect.v1.ExpressionStructH\x00R\nstructExpr\x12S\n\x12\x63omprehension_expr\x18\t \x01(\x0b\x32\".go2asia.connect.v1.ExpressionLoopH\x00R\x11\x63omprehensionExprB\x0b\n\texpr_kind\"\xd6\x01\n\x12\x45xpressionConstant\x12\x1f\n\nbool_value\x18\x02 \x01(\x08H\x00R\tboolValue\x12!\n\x0bint64_value\x18\x03 \x01(\x03H\x00R\nint64Value\x12#\n\x0c\x64ouble_value\x18\x05 \x01(\x01H\x00R\x0b\x64oubleValue\x12#\n\x0cstring_value\x18\x06 \x01(\tH\x00R\x0bstringValue\x12!\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00R\nbytesValueB\x0f\n\rconstant_kind\"%\n\x0f\x45xpressionIdent\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x83\x01\n\x10\x45xpressionSelect\x12<\n\x07operand\x18\x01 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x07operand\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x1b\n\ttest_only\x18\x03 \x01(\x08R\x08testOnly\"\xa0\x01\n\x0e\x45xpressionCall\x12:\n\x06target\x18\x01 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x06target\x12\x1a\n\x08\x66unction\x18\x02 \x01(\tR\x08\x66unction\x12\x36\n\x04\x61rgs\x18\x03 \x03(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x04\x61rgs\"P\n\x0e\x45xpressionList\x12>\n\x08\x65lements\x18\x01 \x03(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x08\x65lements\"Q\n\x10\x45xpressionStruct\x12=\n\x07\x65ntries\x18\x02 \x03(\x0b\x32#.go2asia.connect.v1.ExpressionEntryR\x07\x65ntries\"\x88\x01\n\x0f\x45xpressionEntry\x12;\n\x07map_key\x18\x03 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x06mapKey\x12\x38\n\x05value\x18\x04 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x05value\"\x92\x03\n\x0e\x45xpressionLoop\x12\x19\n\x08iter_var\x18\x01 \x01(\tR\x07iterVar\x12\x41\n\niter_range\x18\x02 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\titerRange\x12\x19\n\x08\x61\x63\x63u_var\x18\x03 \x01(\tR\x07\x61\x63\x63uVar\x12?\n\taccu_init\x18\x04 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x08\x61\x63\x63uInit\x12I\n\x0eloop_condition\x18\x05 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\rloopCondition\x12?\n\tloop_step\x18\x06 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x08loopStep\x12:\n\x06result\x18\x07 \x01(\x0b\x32\".go2asia.connect.v1.ExpressionNodeR\x06resultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,13 +40,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPRESSIONSOURCE_POSITIONSENTRY']._serialized_start=320
   _globals['_EXPRESSIONSOURCE_POSITIONSENTRY']._serialized_end=380
   _globals['_EXPRESSIONNODE']._serialized_start=383
-  _globals['_EXPRESSIONNODE']._serialized_end=711
-  _globals['_EXPRESSIONCONSTANT']._serialized_start=714
-  _globals['_EXPRESSIONCONSTANT']._serialized_end=893
-  _globals['_EXPRESSIONIDENT']._serialized_start=895
-  _globals['_EXPRESSIONIDENT']._serialized_end=932
-  _globals['_EXPRESSIONSELECT']._serialized_start=935
-  _globals['_EXPRESSIONSELECT']._serialized_end=1066
-  _globals['_EXPRESSIONCALL']._serialized_start=1068
-  _globals['_EXPRESSIONCALL']._serialized_end=1168
+  _globals['_EXPRESSIONNODE']._serialized_end=936
+  _globals['_EXPRESSIONCONSTANT']._serialized_start=939
+  _globals['_EXPRESSIONCONSTANT']._serialized_end=1153
+  _globals['_EXPRESSIONIDENT']._serialized_start=1155
+  _globals['_EXPRESSIONIDENT']._serialized_end=1192
+  _globals['_EXPRESSIONSELECT']._serialized_start=1195
+  _globals['_EXPRESSIONSELECT']._serialized_end=1326
+  _globals['_EXPRESSIONCALL']._serialized_start=1329
+  _globals['_EXPRESSIONCALL']._serialized_end=1489
+  _globals['_EXPRESSIONLIST']._serialized_start=1491
+  _globals['_EXPRESSIONLIST']._serialized_end=1571
+  _globals['_EXPRESSIONSTRUCT']._serialized_start=1573
+  _globals['_EXPRESSIONSTRUCT']._serialized_end=1654
+  _globals['_EXPRESSIONENTRY']._serialized_start=1657
+  _globals['_EXPRESSIONENTRY']._serialized_end=1793
+  _globals['_EXPRESSIONLOOP']._serialized_start=1796
+  _globals['_EXPRESSIONLOOP']._serialized_end=2198
 # @@protoc_insertion_point(module_scope)

@@ -108,6 +108,9 @@ class ExpressionNode(_message.Message):
     IDENT_EXPR_FIELD_NUMBER: _builtins.int
     SELECT_EXPR_FIELD_NUMBER: _builtins.int
     CALL_EXPR_FIELD_NUMBER: _builtins.int
+    LIST_EXPR_FIELD_NUMBER: _builtins.int
+    STRUCT_EXPR_FIELD_NUMBER: _builtins.int
+    COMPREHENSION_EXPR_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique in the expression."""
     @_builtins.property
@@ -126,6 +129,18 @@ class ExpressionNode(_message.Message):
     def call_expr(self) -> Global___ExpressionCall:
         """A function or an operator."""
 
+    @_builtins.property
+    def list_expr(self) -> Global___ExpressionList:
+        """A list written out."""
+
+    @_builtins.property
+    def struct_expr(self) -> Global___ExpressionStruct:
+        """A map or a message written out."""
+
+    @_builtins.property
+    def comprehension_expr(self) -> Global___ExpressionLoop:
+        """A loop: `all`, `exists`, `exists_one`, `map` or `filter`."""
+
     def __init__(
         self,
         *,
@@ -134,12 +149,15 @@ class ExpressionNode(_message.Message):
         ident_expr: Global___ExpressionIdent | None = ...,
         select_expr: Global___ExpressionSelect | None = ...,
         call_expr: Global___ExpressionCall | None = ...,
+        list_expr: Global___ExpressionList | None = ...,
+        struct_expr: Global___ExpressionStruct | None = ...,
+        comprehension_expr: Global___ExpressionLoop | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call_expr", b"call_expr", "const_expr", b"const_expr", "expr_kind", b"expr_kind", "ident_expr", b"ident_expr", "select_expr", b"select_expr"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call_expr", b"call_expr", "comprehension_expr", b"comprehension_expr", "const_expr", b"const_expr", "expr_kind", b"expr_kind", "ident_expr", b"ident_expr", "list_expr", b"list_expr", "select_expr", b"select_expr", "struct_expr", b"struct_expr"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_expr", b"call_expr", "const_expr", b"const_expr", "expr_kind", b"expr_kind", "id", b"id", "ident_expr", b"ident_expr", "select_expr", b"select_expr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_expr", b"call_expr", "comprehension_expr", b"comprehension_expr", "const_expr", b"const_expr", "expr_kind", b"expr_kind", "id", b"id", "ident_expr", b"ident_expr", "list_expr", b"list_expr", "select_expr", b"select_expr", "struct_expr", b"struct_expr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_expr_kind: _TypeAlias = _typing.Literal["const_expr", "ident_expr", "select_expr", "call_expr"]  # noqa: Y015
+    _WhichOneofReturnType_expr_kind: _TypeAlias = _typing.Literal["const_expr", "ident_expr", "select_expr", "call_expr", "list_expr", "struct_expr", "comprehension_expr"]  # noqa: Y015
     _WhichOneofArgType_expr_kind: _TypeAlias = _typing.Literal["expr_kind", b"expr_kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_expr_kind) -> _WhichOneofReturnType_expr_kind | None: ...
 
@@ -155,6 +173,7 @@ class ExpressionConstant(_message.Message):
     INT64_VALUE_FIELD_NUMBER: _builtins.int
     DOUBLE_VALUE_FIELD_NUMBER: _builtins.int
     STRING_VALUE_FIELD_NUMBER: _builtins.int
+    BYTES_VALUE_FIELD_NUMBER: _builtins.int
     bool_value: _builtins.bool
     """A truth value."""
     int64_value: _builtins.int
@@ -163,6 +182,8 @@ class ExpressionConstant(_message.Message):
     """A floating point number."""
     string_value: _builtins.str
     """A text."""
+    bytes_value: _builtins.bytes
+    """Bytes."""
     def __init__(
         self,
         *,
@@ -170,12 +191,13 @@ class ExpressionConstant(_message.Message):
         int64_value: _builtins.int = ...,
         double_value: _builtins.float = ...,
         string_value: _builtins.str = ...,
+        bytes_value: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "constant_kind", b"constant_kind", "double_value", b"double_value", "int64_value", b"int64_value", "string_value", b"string_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "bytes_value", b"bytes_value", "constant_kind", b"constant_kind", "double_value", b"double_value", "int64_value", b"int64_value", "string_value", b"string_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "constant_kind", b"constant_kind", "double_value", b"double_value", "int64_value", b"int64_value", "string_value", b"string_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "bytes_value", b"bytes_value", "constant_kind", b"constant_kind", "double_value", b"double_value", "int64_value", b"int64_value", "string_value", b"string_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_constant_kind: _TypeAlias = _typing.Literal["bool_value", "int64_value", "double_value", "string_value"]  # noqa: Y015
+    _WhichOneofReturnType_constant_kind: _TypeAlias = _typing.Literal["bool_value", "int64_value", "double_value", "string_value", "bytes_value"]  # noqa: Y015
     _WhichOneofArgType_constant_kind: _TypeAlias = _typing.Literal["constant_kind", b"constant_kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_constant_kind) -> _WhichOneofReturnType_constant_kind | None: ...
 
@@ -241,10 +263,15 @@ class ExpressionCall(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    TARGET_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """The function's name; operators are `_&&_`, `_==_` and so on."""
+    @_builtins.property
+    def target(self) -> Global___ExpressionNode:
+        """What a method is called on, if it is one."""
+
     @_builtins.property
     def args(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpressionNode]:
         """Its operands."""
@@ -252,13 +279,148 @@ class ExpressionCall(_message.Message):
     def __init__(
         self,
         *,
+        target: Global___ExpressionNode | None = ...,
         function: _builtins.str = ...,
         args: _abc.Iterable[Global___ExpressionNode] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "function", b"function"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "function", b"function", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExpressionCall: _TypeAlias = ExpressionCall  # noqa: Y015
+
+@_typing.final
+class ExpressionList(_message.Message):
+    """A list written out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ELEMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def elements(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpressionNode]:
+        """Its elements."""
+
+    def __init__(
+        self,
+        *,
+        elements: _abc.Iterable[Global___ExpressionNode] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elements", b"elements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpressionList: _TypeAlias = ExpressionList  # noqa: Y015
+
+@_typing.final
+class ExpressionStruct(_message.Message):
+    """A map or a message written out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpressionEntry]:
+        """Its entries."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___ExpressionEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpressionStruct: _TypeAlias = ExpressionStruct  # noqa: Y015
+
+@_typing.final
+class ExpressionEntry(_message.Message):
+    """An entry of a map or a field of a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAP_KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def map_key(self) -> Global___ExpressionNode:
+        """The key; absent in a message."""
+
+    @_builtins.property
+    def value(self) -> Global___ExpressionNode:
+        """The value."""
+
+    def __init__(
+        self,
+        *,
+        map_key: Global___ExpressionNode | None = ...,
+        value: Global___ExpressionNode | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["map_key", b"map_key", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["map_key", b"map_key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpressionEntry: _TypeAlias = ExpressionEntry  # noqa: Y015
+
+@_typing.final
+class ExpressionLoop(_message.Message):
+    """A loop over the elements of a list or the keys of a map."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITER_VAR_FIELD_NUMBER: _builtins.int
+    ITER_RANGE_FIELD_NUMBER: _builtins.int
+    ACCU_VAR_FIELD_NUMBER: _builtins.int
+    ACCU_INIT_FIELD_NUMBER: _builtins.int
+    LOOP_CONDITION_FIELD_NUMBER: _builtins.int
+    LOOP_STEP_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    iter_var: _builtins.str
+    """Stands for the element."""
+    accu_var: _builtins.str
+    """Stands for what was gathered so far."""
+    @_builtins.property
+    def iter_range(self) -> Global___ExpressionNode:
+        """What it goes over."""
+
+    @_builtins.property
+    def accu_init(self) -> Global___ExpressionNode:
+        """What that is before the first element."""
+
+    @_builtins.property
+    def loop_condition(self) -> Global___ExpressionNode:
+        """Whether to go on."""
+
+    @_builtins.property
+    def loop_step(self) -> Global___ExpressionNode:
+        """What was gathered with this element."""
+
+    @_builtins.property
+    def result(self) -> Global___ExpressionNode:
+        """What the loop comes to."""
+
+    def __init__(
+        self,
+        *,
+        iter_var: _builtins.str = ...,
+        iter_range: Global___ExpressionNode | None = ...,
+        accu_var: _builtins.str = ...,
+        accu_init: Global___ExpressionNode | None = ...,
+        loop_condition: Global___ExpressionNode | None = ...,
+        loop_step: Global___ExpressionNode | None = ...,
+        result: Global___ExpressionNode | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accu_init", b"accu_init", "iter_range", b"iter_range", "loop_condition", b"loop_condition", "loop_step", b"loop_step", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accu_init", b"accu_init", "accu_var", b"accu_var", "iter_range", b"iter_range", "iter_var", b"iter_var", "loop_condition", b"loop_condition", "loop_step", b"loop_step", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpressionLoop: _TypeAlias = ExpressionLoop  # noqa: Y015

@@ -54,8 +54,8 @@ class Event(_message.Message):
     """The user whom it concerns first, if another than the actor (a referral's inviter, say)."""
     @_builtins.property
     def context(self) -> _struct_pb2.Struct:
-        """Facts for the rules' conditions, at most 16 KiB and 256 elements in one list. Numbers are
-        doubles: exact integers up to 2^53; put money in minor units or in strings.
+        """Facts for the rules' conditions: at most 16 KiB, 256 elements in a list, 256 names in a map.
+        Numbers are doubles: exact integers up to 2^53; put money in minor units or in strings.
         """
 
     @_builtins.property

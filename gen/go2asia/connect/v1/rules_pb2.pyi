@@ -73,6 +73,7 @@ class Rule(_message.Message):
     VALID_FROM_FIELD_NUMBER: _builtins.int
     VALID_TO_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
+    ORDERED_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     FIRST_DATE_FIELD_NUMBER: _builtins.int
     LAST_DATE_FIELD_NUMBER: _builtins.int
@@ -98,6 +99,13 @@ class Rule(_message.Message):
     """CEL, boolean; empty means always. Evaluation that errs counts as false, with the reason recorded."""
     priority: _builtins.int
     """Higher priorities are tried first; equal ones by rule id."""
+    ordered: _builtins.bool
+    """Whether its actions for one recipient reach each target one after the other, in one line with
+    those of other ordered rules: whatever the recipient got from an event whose submission was
+    answered goes before what comes from an event submitted later. An action that is being retried
+    holds up those behind it, which the metric `mesh_queue_waiting` shows; one that fails or is
+    cancelled lets them pass, and joins the end of the line when it is sent again.
+    """
     time_zone: _builtins.str
     """IANA name of the zone in which the rule's dates, days and weeks begin, e.g. `Asia/Bangkok`;
     empty means UTC.
@@ -162,6 +170,7 @@ class Rule(_message.Message):
         valid_from: _timestamp_pb2.Timestamp | None = ...,
         valid_to: _timestamp_pb2.Timestamp | None = ...,
         actions: _abc.Iterable[Global___RuleAction] | None = ...,
+        ordered: _builtins.bool = ...,
         time_zone: _builtins.str = ...,
         first_date: _builtins.str = ...,
         last_date: _builtins.str = ...,
@@ -172,7 +181,7 @@ class Rule(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stacking", b"stacking", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "budgets", b"budgets", "caps", b"caps", "condition", b"condition", "description", b"description", "display_name", b"display_name", "etag", b"etag", "event_type", b"event_type", "first_date", b"first_date", "last_date", b"last_date", "priority", b"priority", "rule_id", b"rule_id", "stacking", b"stacking", "state", b"state", "time_zone", b"time_zone", "valid_from", b"valid_from", "valid_to", b"valid_to", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "budgets", b"budgets", "caps", b"caps", "condition", b"condition", "description", b"description", "display_name", b"display_name", "etag", b"etag", "event_type", b"event_type", "first_date", b"first_date", "last_date", b"last_date", "ordered", b"ordered", "priority", b"priority", "rule_id", b"rule_id", "stacking", b"stacking", "state", b"state", "time_zone", b"time_zone", "valid_from", b"valid_from", "valid_to", b"valid_to", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Connect against rule engines, job queues, and pgbench; see `__main__`."""
