@@ -173,7 +173,7 @@ async def test_content_off_chain_is_a_uri_and_the_mint_is_found_all_the_same(
     minted = await item(stage, address)
     assert minted.mint_id == order.mint_id
     shown = await callers.chain.GetNftItem(chain_pb2.GetNftItemRequest(item_address=address))
-    assert dict(shown.item.content) == {"uri": order.content.uri}
+    assert dict(shown.item.content) == {"uri": order.content.uri, "mint_id": order.mint_id}
 
 
 async def test_transfers_arrive_once_up_to_the_daily_limit(stage: Stage, callers: Callers) -> None:

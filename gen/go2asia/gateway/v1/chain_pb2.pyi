@@ -117,8 +117,8 @@ class NftItem(_message.Message):
     """What it is."""
     @_builtins.property
     def content(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Content as TEP-64 keys and values (`name`, `description`, `image`, `attributes`, `mint_id`); a
-        single `uri` for off-chain content.
+        """Content as TEP-64 keys and values (`name`, `description`, `image`, `attributes`), or a single
+        `uri` for off-chain content; and the `mint_id` that one of our items keeps in either case.
         """
 
     @_builtins.property
