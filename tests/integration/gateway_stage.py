@@ -266,8 +266,10 @@ def playing(
         stage.fund(wallet, funds)
         assert "The collections exist" in stage.run("-m", "chain_gateway", "setup")
         assert "nothing is left to do" in stage.run("-m", "chain_gateway", "setup")
-        yield stage
-        stage.stop()
+        try:
+            yield stage
+        finally:
+            stage.stop()
 
 
 @asynccontextmanager
@@ -310,9 +312,11 @@ async def calling(stage: Stage) -> AsyncIterator[Callers]:
             wallets_pb2_grpc.WalletLinkServiceStub(as_bff),
             chain_pb2_grpc.ChainServiceStub(as_operator),
         )
-        await serving(callers, stage)
-        yield callers
-    stage.stop()
+        try:
+            await serving(callers, stage)
+            yield callers
+        finally:
+            stage.stop()
 
 
 async def serving(callers: Callers, stage: Stage) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from go2asia.gateway.v1 import minting_pb2, minting_pb2_grpc
 
+from chain_gateway.errors import OperationAlreadySent
 from connect_svc.clients import Clients
 from connect_svc.config import ConnectSettings
 from connect_svc.dispatcher import Dispatcher
@@ -18,7 +19,7 @@ from connect_svc.reversing import reverse_event
 from connect_svc.targets import GatewayTarget
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
-from mesh.errors import Kind, MeshError, Overloaded
+from mesh.errors import Overloaded
 from mesh.idempotency import Key
 from mesh.identity import Identity
 from mesh.server import Registration, running
@@ -34,14 +35,6 @@ from tests.integration.connect_replica import (
 
 MINTING = minting_pb2.DESCRIPTOR.services_by_name["MintingService"].full_name
 TON = {"key": "ton", "send_ton": {"amount": "5000000", "comment": "Well done"}}
-
-
-class AlreadySent(MeshError):
-    """The operation was or may have been sent."""
-
-    kind = Kind.FAILED_PRECONDITION
-    reason = "OPERATION_ALREADY_SENT"
-    domain = "gateway.go2asia"
 
 
 class TinyGateway(minting_pb2_grpc.MintingServiceServicer):
@@ -69,7 +62,7 @@ class TinyGateway(minting_pb2_grpc.MintingServiceServicer):
     ) -> minting_pb2.CancelOperationResponse:
         order = self.orders.get(request.operation_request_id)
         if order is not None and order.user_id == "sent":
-            raise AlreadySent
+            raise OperationAlreadySent(operation_id="sent", state="SUBMITTED")
         self.cancelled.append(request.operation_request_id)
         if order is None:
             return minting_pb2.CancelOperationResponse()
