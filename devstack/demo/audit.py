@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class Findings:
 
     nfts: int = 0
     mints_finalized: int = 0
+    upgrades_finalized: int = 0
     onchain_verified: int = 0
     points_awarded: int = 0
     ledger_sum: int = 0
@@ -86,22 +88,54 @@ async def _audit_badges(
         found, wanted = levels.get(user_id, {}), expected["levels"].get(user_id, {})
         findings.compare(f"badges of {user_id}", found, wanted)
 
-    mints: list[nft_pb2.Mint] = []
+    await _audit_mints(expected, nft, chain, findings)
+
+
+async def _audit_mints(
+    expected: dict[str, Any],
+    nft: "NftServiceAsyncStub",
+    chain: "ChainServiceAsyncStub",
+    findings: Findings,
+) -> None:
+    changes: list[nft_pb2.Mint] = []
+    token = ""
     while True:
         page = await nft.ListMints(nft_pb2.ListMintsRequest(page_size=PAGE, page_token=token))
-        mints += page.mints
+        changes += page.mints
         if not (token := page.next_page_token):
             break
+    mints = [change for change in changes if change.kind == nft_pb2.MINT_KIND_MINT]
     owners = sorted([mint.user_id, mint.nft_type] for mint in mints)
     findings.compare("mints", owners, expected["mints"])
-    findings.mints_finalized = sum(mint.state == nft_pb2.MINT_STATE_FINALIZED for mint in mints)
+    final = [change for change in changes if change.state == nft_pb2.MINT_STATE_FINALIZED]
+    findings.mints_finalized = sum(change.kind == nft_pb2.MINT_KIND_MINT for change in final)
+    findings.upgrades_finalized = len(final) - findings.mints_finalized
+    last = latest(final)
+    for mint in mints:
+        level = expected["levels"].get(mint.user_id, {}).get(mint.nft_type, 0)
+        found = last.get(mint.nft_id, mint).level
+        findings.compare(f"level on chain of {mint.user_id}'s {mint.nft_type}", found, level)
     for start in range(0, len(mints), AT_ONCE):
         some = mints[start : start + AT_ONCE]
-        await asyncio.gather(*(_audit_item(mint, chain, findings) for mint in some))
+        await asyncio.gather(
+            *(
+                _audit_item(mint, last.get(mint.nft_id, mint).content, chain, findings)
+                for mint in some
+            )
+        )
+
+
+def latest(changes: Iterable[nft_pb2.Mint]) -> dict[str, nft_pb2.Mint]:
+    """The last of these mints and upgrades of each instance; ids rise with time."""
+    ordered = sorted(changes, key=lambda change: change.mint_id)
+    return {change.nft_id: change for change in ordered}
 
 
 async def _audit_item(
-    mint: nft_pb2.Mint, chain: "ChainServiceAsyncStub", findings: Findings
+    mint: nft_pb2.Mint,
+    content: nft_pb2.ItemContent,
+    chain: "ChainServiceAsyncStub",
+    findings: Findings,
 ) -> None:
     """Read the item back by its address and compare it with NFT's record."""
     where = mint.location
@@ -116,7 +150,6 @@ async def _audit_item(
     findings.compare(f"{name}, index", item.item_index, where.item_index)
     findings.compare(f"{name}, collection", item.collection_address, where.collection_address)
     findings.compare(f"{name}, owner", item.owner_address, where.owner_address)
-    content = mint.content
     for key in ("name", "description", "image"):
         findings.compare(f"{name}, {key}", item.content.get(key, ""), getattr(content, key))
     attributes = [[one.trait_type, one.value] for one in content.attributes]

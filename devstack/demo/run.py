@@ -170,14 +170,15 @@ class Demo:
         )
 
     async def _settle(self) -> None:
-        """Wait until no action is open and every expected mint is final."""
+        """Wait until no action is open and every badge is on chain, final, at its last level."""
+        levels = self.script.expected["levels"]
+        wanted = {(user, code): levels[user][code] for user, code in self.script.expected["mints"]}
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             actions = self.progress.actions
-            done = sum(
-                mint.state == nft_pb2.MINT_STATE_FINALIZED for mint in self.progress.mints.values()
-            )
-            if not actions.pending + actions.dispatched and done >= self.progress.expected_mints:
+            found = self.progress.levels_on_chain()
+            reached = all(found.get(badge) == level for badge, level in wanted.items())
+            if reached and not actions.pending + actions.dispatched:
                 return
 
     async def _count(self, display: Display) -> None:
@@ -227,6 +228,7 @@ def report(demo: Demo, findings: Findings, seconds: float) -> int:
         "ledger_sum": findings.ledger_sum,
         "nfts": findings.nfts,
         "mints_finalized": findings.mints_finalized,
+        "upgrades_finalized": findings.upgrades_finalized,
         "onchain_verified": findings.onchain_verified,
         "differences": len(findings.differences),
         "seconds": round(seconds, 1),

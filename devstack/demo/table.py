@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from devstack.demo.audit import latest
 from devstack.demo.play import Played
 from mesh.clock import monotonic
 
@@ -27,6 +28,12 @@ class Progress:
     )
     mints: dict[str, nft_pb2.Mint] = field(default_factory=dict)
     expected_mints: int = 0
+
+    def levels_on_chain(self) -> dict[tuple[str, str], int]:
+        """Return the level that each user's badge has on chain beyond any rollback, by its type."""
+        final = nft_pb2.MINT_STATE_FINALIZED
+        last = latest(mint for mint in self.mints.values() if mint.state == final)
+        return {(mint.user_id, mint.nft_type): mint.level for mint in last.values()}
 
     def mint_states(self) -> Counter[str]:
         """Return how many mints stand in each state."""
