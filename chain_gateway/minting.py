@@ -238,3 +238,6 @@ async def _end(tasks: set[asyncio.Task[None]], seconds: float) -> None:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=seconds)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, or asyncio would complain that nobody did
