@@ -27,6 +27,8 @@ from mesh.telemetry import logger, meter
 _POLL_SECONDS = 1.0
 _ACCOUNT_SECONDS = 3.0
 _HEARTBEAT_SECONDS = LEASE_SECONDS / 4
+# How long a task may take to end before it is told so again.
+_LOOP_ENDS_SECONDS, _END_SECONDS = 0.5, 3.0
 
 _log = logger("gateway.minting")
 _balance = meter.create_gauge(
@@ -91,9 +93,7 @@ class Minter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._running.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._running
+        await _end({self._running}, _END_SECONDS)
         with suppress(MeshError):
             await self._database.run(self._lease.drop)
 
@@ -131,9 +131,7 @@ class Minter:
             for loop in ended:
                 loop.result()
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await _end(loops, _LOOP_ENDS_SECONDS)
 
     async def _keep_lease(self) -> None:
         while True:
@@ -228,3 +226,18 @@ class Minter:
         for reason in _REASONS:
             attributes = {"reason": reason, "wallet": self._lease.wallet}
             _paused.set(int(reason == paused), attributes)
+
+
+async def _end(tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    """Cancels until all have ended.
+
+    One cancellation may get lost on the way: the library that speaks to the network swallows some,
+    and so does the `asyncio.wait_for` that it uses.
+    """
+    while pending := {task for task in tasks if not task.done()}:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=seconds)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, or asyncio would complain that nobody did
