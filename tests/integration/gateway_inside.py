@@ -14,7 +14,7 @@ from chain_gateway.store.links import LinkStore
 from chain_gateway.store.orders import OrderStore, WalletStatus
 from chain_gateway.ton import Chain
 from mesh.idempotency import Key
-from tests.integration.gateway_stage import UserWallet
+from tests.integration.gateway_stage import Stage, UserWallet
 
 CONTENT = Content("Early bird", "", "ipfs://bird", (("level", "1"),))
 
@@ -97,3 +97,9 @@ async def received(chain: Chain, address: str) -> list[tuple[int, str]]:
     history = await chain.history(address, await chain.account(address, chain.head), 0)
     came = [transaction.incoming for transaction in history if transaction.incoming is not None]
     return [(message.value, read(message.body).load_snake_string()[4:]) for message in came]
+
+
+async def received_by(stage: Stage, wallet: UserWallet) -> list[tuple[int, str]]:
+    async with stage.chain() as chain:
+        await chain.wait(None, 10)
+        return await received(chain, wallet.address)

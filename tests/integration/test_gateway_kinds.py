@@ -10,7 +10,7 @@ from go2asia.gateway.v1 import chain_pb2, minting_pb2
 from chain_gateway.content import decode
 from chain_gateway.items import ItemData, read_item
 from devstack.postgres import Cluster
-from tests.integration.gateway_inside import received
+from tests.integration.gateway_inside import received_by
 from tests.integration.gateway_stage import (
     Callers,
     NftRecorder,
@@ -110,12 +110,6 @@ async def ended(
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError((found, stage.said())) from None
-
-
-async def received_by(stage: Stage, wallet: UserWallet) -> list[tuple[int, str]]:
-    async with stage.chain() as chain:
-        await chain.wait(None, 10)
-        return await received(chain, wallet.address)
 
 
 async def test_an_item_is_minted_changed_and_revoked(

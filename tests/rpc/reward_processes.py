@@ -30,17 +30,23 @@ class Services:
     """The three services, each a process, and where they are to be found."""
 
     def __init__(
-        self, postgres: Cluster, make_database: Callable[[], str], authority: Authority
+        self,
+        postgres: Cluster,
+        make_database: Callable[[], str],
+        authority: Authority,
+        *,
+        gateway_port: int | None = None,
     ) -> None:
         self._authority = authority
-        self._ports = {name: free_port() for name in (*MODULES, "nats", "gateway")}
+        self._ports = {name: free_port() for name in (*MODULES, "nats")}
+        self._ports["gateway"] = gateway_port or free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
             "CONNECT_POINTS_ADDRESS": self.address("points"),
             "CONNECT_NFT_ADDRESS": self.address("nft"),
-            "CONNECT_GATEWAY_ADDRESS": self.address("gateway"),  # never there
+            "CONNECT_GATEWAY_ADDRESS": self.address("gateway"),  # there if its port was given
             "CONNECT_NATS_URL": f"tls://127.0.0.1:{self._ports['nats']}",  # never there
-            "NFT_GATEWAY_ADDRESS": self.address("gateway"),  # never there
+            "NFT_GATEWAY_ADDRESS": self.address("gateway"),
         }
         for name in MODULES:
             database, files = make_database(), authority.issue(f"{name}/{name}")

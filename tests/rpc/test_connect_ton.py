@@ -1,171 +1,188 @@
-"""TON as a reward, to a real server that answers as the Gateway's contract says."""
+"""TON as a reward: from an event that Connect takes in to the recipient's wallet on the devnet.
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+Connect and the Gateway are processes, so that Connect knows of the Gateway's refusals only what
+the wire carries.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from go2asia.gateway.v1 import minting_pb2, minting_pb2_grpc
+import pytest_asyncio
+from go2asia.connect.v1 import events_pb2
+from go2asia.gateway.v1 import minting_pb2
 
-from chain_gateway.errors import OperationAlreadySent
-from connect_svc.clients import Clients
-from connect_svc.config import ConnectSettings
-from connect_svc.dispatcher import Dispatcher
-from connect_svc.records import ActionRecord, State
-from connect_svc.reversal_targets import GatewayReversals
-from connect_svc.reversing import reverse_event
-from connect_svc.targets import GatewayTarget
-from devstack.certificates import Authority
 from devstack.postgres import Cluster
-from mesh.errors import Overloaded
-from mesh.idempotency import Key
-from mesh.identity import Identity
-from mesh.server import Registration, running
-from mesh.status import to_item_error
-from tests.integration.connect_replica import (
-    ConnectDatabase,
-    Replica,
-    migrated,
-    replica,
-    rule,
-    submission,
-)
+from tests.integration.connect_replica import event, rule
+from tests.integration.gateway_inside import received_by
+from tests.integration.gateway_stage import Callers, Stage, UserWallet, calling, playing, serving
+from tests.rpc.connect_callers import MANAGER, QUEST, Caller, callers
+from tests.rpc.reward_processes import RewardAction, Services, eventually
 
-MINTING = minting_pb2.DESCRIPTOR.services_by_name["MintingService"].full_name
-TON = {"key": "ton", "send_ton": {"amount": "5000000", "comment": "Well done"}}
+MILLI_TON = 1_000_000
+DAILY_LIMIT = 100 * MILLI_TON
+GIFTS = {
+    "quest.completed": 5 * MILLI_TON,
+    "race.won": 60 * MILLI_TON,
+    "lottery.won": DAILY_LIMIT + 1,
+}
+LIMIT_REACHED = "TRANSFER_LIMIT_REACHED: "
 
 
-class TinyGateway(minting_pb2_grpc.MintingServiceServicer):
-    """Takes transfers; those of `sent` users go out at once, the others can be called off."""
-
-    def __init__(self) -> None:
-        self.orders: dict[str, minting_pb2.TransferOrder] = {}
-        self.cancelled: list[str] = []
-
-    async def BatchSubmitTransfers(
-        self, request: minting_pb2.BatchSubmitTransfersRequest, context: Any
-    ) -> minting_pb2.BatchSubmitTransfersResponse:
-        response = minting_pb2.BatchSubmitTransfersResponse()
-        for order in request.orders:
-            if order.user_id == "limited":
-                error = Overloaded("The day's transfers are used up.")
-                response.results.add().error.CopyFrom(to_item_error(error))
-                continue
-            self.orders[order.request_id] = order
-            response.results.add().operation.operation_id = f"operation-{order.request_id}"
-        return response
-
-    async def CancelOperation(
-        self, request: minting_pb2.CancelOperationRequest, context: Any
-    ) -> minting_pb2.CancelOperationResponse:
-        order = self.orders.get(request.operation_request_id)
-        if order is not None and order.user_id == "sent":
-            raise OperationAlreadySent(operation_id="sent", state="SUBMITTED")
-        self.cancelled.append(request.operation_request_id)
-        if order is None:
-            return minting_pb2.CancelOperationResponse()
-        operation = minting_pb2.Operation(operation_id=f"operation-{order.request_id}")
-        return minting_pb2.CancelOperationResponse(operation=operation)
+@pytest.fixture(scope="module")
+def stage(
+    tmp_path_factory: pytest.TempPathFactory, postgres: Cluster, make_database: Callable[[], str]
+) -> Iterator[Stage]:
+    limit = {"GATEWAY_TRANSFER_DAILY_LIMIT_NANOTON": str(DAILY_LIMIT)}
+    folder = tmp_path_factory.mktemp("ton")
+    with playing(folder, postgres, make_database(), settings=limit) as stage:
+        yield stage
 
 
-@pytest.fixture
-async def connect(postgres: Cluster, make_database: Callable[[], str]) -> ConnectDatabase:
-    return await migrated(postgres, make_database)
+@dataclass(frozen=True)
+class Mesh:
+    """Connect with its rules, and the Gateway it orders from."""
 
+    stage: Stage
+    gateway: Callers
+    quest: Caller
 
-@asynccontextmanager
-async def sending(
-    connect: ConnectDatabase, authority: Authority
-) -> AsyncIterator[tuple[Replica, TinyGateway]]:
-    """Connect's intake and its dispatcher, with a Gateway."""
-    tls, gateway_tls = authority.issue("connect/connect"), authority.issue("gateway/gateway")
-    elsewhere = "127.0.0.1:1"
-    settings = ConnectSettings.model_validate(
-        {
-            "listen": "127.0.0.1:0",
-            "database_url": connect.app_url,
-            "tls_cert": gateway_tls.cert,
-            "tls_key": gateway_tls.key,
-            "tls_ca": gateway_tls.ca,
-            "points_address": elsewhere,
-            "nft_address": elsewhere,
-            "gateway_address": elsewhere,
-            "nats_url": f"tls://{elsewhere}",
-            "drain_seconds": 1,
-        }
-    )
-    gateway = TinyGateway()
-    served = Registration(MINTING, minting_pb2_grpc.add_MintingServiceServicer_to_server, gateway)
-    async with running(settings, [served], probes={}) as port:
-        own = {"tls_cert": tls.cert, "tls_key": tls.key, "gateway_address": f"localhost:{port}"}
-        async with (
-            replica(connect) as one,
-            Clients(settings.model_copy(update=own)) as clients,
-            Dispatcher(one.database, [GatewayTarget(clients), GatewayReversals(clients)]) as work,
-            replica(connect, work.wake) as running_one,
-        ):
-            await running_one.create(rule("ton", actions=[TON]))
-            yield running_one, gateway
+    async def submit(self, sent: list[events_pb2.Event]) -> list[str]:
+        """The ids of the events, in order."""
+        request = events_pb2.BatchSubmitEventsRequest(events=sent)
+        response = await self.quest.events.BatchSubmitEvents(request)
+        return [result.receipt.event_id for result in response.results]
 
-
-async def take_back(one: Replica, event_id: str) -> None:
-    key = Key("operator/ops:ReverseEvent", event_id, b"x")
-    await reverse_event(one.database, key, Identity("operator", "ops"), event_id, "fraud")
-
-
-async def until(one: Replica, event_id: str, wanted: Callable[[ActionRecord], bool]) -> Any:
-    deadline = time.monotonic() + 15
-    while True:
-        [record] = await one.actions_of(event_id)
-        if wanted(record):
-            return record
-        assert time.monotonic() < deadline, record
-        await asyncio.sleep(0.02)
-
-
-async def test_ton_is_ordered_once_and_called_off_while_it_waits(
-    connect: ConnectDatabase, authority: Authority
-) -> None:
-    async with sending(connect, authority) as (one, gateway):
-        receipt = await one.intake.submit(submission())
-        done = await until(one, receipt.event_id, lambda r: r.state is State.COMPLETED)
-        [action_id] = receipt.action_ids
-        assert done.result == f"operation-{action_id}"
-        order = gateway.orders[action_id]
-        assert (order.user_id, order.amount_nanoton, order.comment) == (
-            "ada",
-            5_000_000,
-            "Well done",
+    async def take_back(self, event_id: str) -> None:
+        request = events_pb2.ReverseEventRequest(
+            request_id=str(uuid4()), event_id=event_id, reason="fraud"
         )
-        await take_back(one, receipt.event_id)
-        back = await until(one, receipt.event_id, lambda r: r.state is State.REVERSED)
-        assert back.reversal_result == f"operation-{action_id}"
-        assert gateway.cancelled == [action_id]
+        await self.quest.events.ReverseEvent(request)
+
+    async def action(self, event_id: str) -> Any:
+        request = events_pb2.GetEventRequest(event_id=event_id)
+        [action] = (await self.quest.events.GetEvent(request)).actions
+        return action
+
+    async def action_in(self, state: str, event_id: str) -> Any:
+        """The event's action, once it is in this state."""
+        wanted = RewardAction.State.Value(f"STATE_{state}")
+        return await eventually(lambda: self.action(event_id), lambda a: a.state == wanted)
+
+    async def operation_in(self, state: str, operation_id: str) -> minting_pb2.Operation:
+        """The Gateway's operation, once it is in this state."""
+        wanted = minting_pb2.OperationState.Value(f"OPERATION_STATE_{state}")
+        operation: minting_pb2.Operation = await eventually(
+            lambda: self.gateway.operation(operation_id), lambda o: o.state == wanted
+        )
+        return operation
 
 
-async def test_what_went_out_stands_and_the_action_says_why(
-    connect: ConnectDatabase, authority: Authority
-) -> None:
-    async with sending(connect, authority) as (one, _):
-        receipt = await one.intake.submit(submission(actor_user_id="sent"))
-        await until(one, receipt.event_id, lambda r: r.state is State.COMPLETED)
-        await take_back(one, receipt.event_id)
-        stands = await until(one, receipt.event_id, lambda r: r.state is State.REVERSAL_FAILED)
-        assert stands.reversal_error.startswith("OPERATION_ALREADY_SENT: ")
-        assert stands.result != ""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(
+    stage: Stage, postgres: Cluster, make_database: Callable[[], str]
+) -> AsyncIterator[Mesh]:
+    services = Services(postgres, make_database, stage.authority, gateway_port=stage.port)
+    stage.environment["GATEWAY_NFT_ADDRESS"] = services.address("nft")  # hears of no transfer
+    services.start("connect")
+    try:
+        async with (
+            calling(stage) as gateway,
+            callers(services.address("connect"), stage.authority) as act,
+        ):
+            for event_type, amount in GIFTS.items():
+                ton = {"key": "ton", "send_ton": {"amount": str(amount), "comment": "Well done"}}
+                made = rule(event_type.replace(".", "-"), event_type, actions=[ton])
+                await eventually(partial(act(MANAGER).create, made), bool)
+            yield Mesh(stage, gateway, act(QUEST))
+    finally:
+        services.end_all()
 
 
-async def test_a_reward_beyond_the_day_s_limit_waits_and_can_be_taken_back(
-    connect: ConnectDatabase, authority: Authority
-) -> None:
-    async with sending(connect, authority) as (one, gateway):
-        receipt = await one.intake.submit(submission(actor_user_id="limited"))
-        waiting = await until(one, receipt.event_id, lambda r: r.last_error != "")
-        assert "The day's transfers are used up." in waiting.last_error
-        assert waiting.state is not State.FAILED
-        await take_back(one, receipt.event_id)
-        back = await until(one, receipt.event_id, lambda r: r.state is State.REVERSED)
-        assert back.reversal_result == "", "the Gateway never had it"
-        assert gateway.cancelled == list(receipt.action_ids)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def happened(event_type: str, user_id: str) -> events_pb2.Event:
+    return event(event_type=event_type, actor_user_id=user_id)
+
+
+async def test_ton_reaches_a_linked_wallet_once(stage: Stage, mesh: Mesh) -> None:
+    """Though the Gateway dies with orders on their way and the events come twice."""
+    wallet = UserWallet()
+    await mesh.gateway.link("anh", wallet)
+    sent = [happened("quest.completed", "anh") for _ in range(8)]
+    event_ids = await mesh.submit(sent)
+    stage.kill()
+    stage.start()
+    await serving(mesh.gateway, stage)
+    assert await mesh.submit(sent) == event_ids
+    for event_id in event_ids:
+        action = await mesh.action_in("COMPLETED", event_id)
+        operation = await mesh.operation_in("FINALIZED", action.result)
+        assert operation.request_id == action.action_id
+        assert operation.owner_address == wallet.address
+    assert await received_by(stage, wallet) == [(5 * MILLI_TON, "Well done")] * 8
+
+
+async def test_what_was_sent_stands_and_the_action_says_why(stage: Stage, mesh: Mesh) -> None:
+    wallet = UserWallet()
+    await mesh.gateway.link("bao", wallet)
+    [event_id] = await mesh.submit([happened("quest.completed", "bao")])
+    action = await mesh.action_in("COMPLETED", event_id)
+    await mesh.operation_in("FINALIZED", action.result)
+    await mesh.take_back(event_id)
+    stands = await mesh.action_in("REVERSAL_FAILED", event_id)
+    assert stands.reversal_error.startswith("OPERATION_ALREADY_SENT: ")
+    assert (stands.result, stands.reversal_result) == (action.result, "")
+    assert await received_by(stage, wallet) == [(5 * MILLI_TON, "Well done")]
+
+
+async def test_what_waits_for_a_wallet_is_called_off(stage: Stage, mesh: Mesh) -> None:
+    taken_back, kept = await mesh.submit([happened("quest.completed", "chau") for _ in range(2)])
+    waits = await mesh.action_in("COMPLETED", taken_back)
+    await mesh.action_in("COMPLETED", kept)
+    await mesh.operation_in("AWAITING_WALLET", waits.result)
+    await mesh.take_back(taken_back)
+    back = await mesh.action_in("REVERSED", taken_back)
+    assert back.reversal_result == waits.result
+    await mesh.operation_in("CANCELLED", waits.result)
+    wallet = UserWallet()
+    assert (await mesh.gateway.link("chau", wallet)).released_operations == 1
+    await mesh.operation_in("FINALIZED", (await mesh.action(kept)).result)
+    assert await received_by(stage, wallet) == [(5 * MILLI_TON, "Well done")]
+
+
+async def test_beyond_the_day_s_limit_a_reward_waits_and_says_so(stage: Stage, mesh: Mesh) -> None:
+    """It goes out when there is room again: here, because another one is called off."""
+    [first] = await mesh.submit([happened("race.won", "dao")])
+    await mesh.action_in("COMPLETED", first)
+    [second] = await mesh.submit([happened("race.won", "dao")])
+    waits = await eventually(lambda: mesh.action(second), lambda a: a.last_error)
+    assert waits.last_error.startswith(LIMIT_REACHED)
+    assert f"{40 * MILLI_TON} are left today" in waits.last_error
+    assert waits.state == RewardAction.STATE_PENDING
+    await mesh.take_back(first)
+    await mesh.action_in("REVERSED", first)
+    went = await mesh.action_in("COMPLETED", second)
+    assert went.last_error == ""
+    wallet = UserWallet()
+    assert (await mesh.gateway.link("dao", wallet)).released_operations == 1
+    await mesh.operation_in("FINALIZED", went.result)
+    assert await received_by(stage, wallet) == [(60 * MILLI_TON, "Well done")]
+
+
+async def test_one_refused_reward_of_a_batch_waits_alone_and_can_be_taken_back(mesh: Mesh) -> None:
+    won = ["quest.completed"] * 3 + ["lottery.won"] + ["quest.completed"] * 3
+    event_ids = await mesh.submit([happened(event_type, "giang") for event_type in won])
+    refused = event_ids.pop(3)
+    given = [await mesh.action_in("COMPLETED", event_id) for event_id in event_ids]
+    assert {action.attempts for action in given} == {1}
+    waits = await eventually(lambda: mesh.action(refused), lambda a: a.last_error)
+    assert waits.last_error.startswith(LIMIT_REACHED)
+    assert waits.state == RewardAction.STATE_PENDING
+    await mesh.take_back(refused)
+    back = await mesh.action_in("REVERSED", refused)
+    assert (back.result, back.reversal_result) == ("", ""), "the Gateway never had it"
