@@ -16,13 +16,14 @@ from connect_svc.explanations import (
     reversed_before_arrival,
     simulation,
 )
-from connect_svc.normalization import normalize
+from connect_svc.normalization import normalize, own_source
 from connect_svc.rationing import foresee
 from connect_svc.records import ActionRecord, Story
 from connect_svc.rules import Catalogue, compile_rule, stored_rule
 from connect_svc.store import ActionStore, EventStore, RuleStore
 from mesh.clock import new_id
 from mesh.db import Connection, Database
+from mesh.identity import Identity
 
 # One snapshot for several statements: what is told fits together.
 _SNAPSHOT = "REPEATABLE READ"
@@ -36,8 +37,13 @@ class Told(NamedTuple):
     actions: list[ActionRecord]
 
 
-async def find_story(connection: Connection, key: events_pb2.ExternalKey | str) -> Story:
-    """The event with this id, or with this key of its source; raises `EventNotFound`."""
+async def find_story(
+    connection: Connection, key: events_pb2.ExternalKey | str, reader: Identity
+) -> Story:
+    """The event with this id, or with this key of its source.
+
+    Raises `EventNotFound`, and `SourceNotOwned` when a domain service asks for another's.
+    """
     store = EventStore(connection)
     if isinstance(key, str):
         event_id: str | None = key
@@ -48,15 +54,19 @@ async def find_story(connection: Connection, key: events_pb2.ExternalKey | str) 
     story = await store.story(event_id) if event_id else None
     if story is None:
         raise EventNotFound(shown)
+    own_source(reader, story.event.source, "event_id" if isinstance(key, str) else "external_key")
     return story
 
 
 async def explain_event(
-    database: Database, key: events_pb2.ExternalKey | str, rule_id: str
+    database: Database, key: events_pb2.ExternalKey | str, rule_id: str, reader: Identity
 ) -> Told:
-    """What one rule did with one event; raises `EventNotFound` or `RuleNotFound`."""
+    """What one rule did with one event.
+
+    Raises `EventNotFound`, `SourceNotOwned` or `RuleNotFound`.
+    """
     async with database.transaction(read_only=True, isolation=_SNAPSHOT) as connection:
-        story = await find_story(connection, key)
+        story = await find_story(connection, key, reader)
         rules = RuleStore(connection)
         rule = await rules.as_of(rule_id, story.catalog_version)
         if rule is None and await rules.current(rule_id) is None:

@@ -78,7 +78,7 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
     ) -> events_pb2.GetEventResponse:
         """Tells what was decided about an event and what became of it."""
         async with self._database.transaction(read_only=True) as connection:
-            story = await inquiry.find_story(connection, _event_key(request))
+            story = await inquiry.find_story(connection, _event_key(request), caller())
             records = await ActionStore(connection).of_event(story.event.event_id)
         return convert.story(story, records)
 
@@ -86,7 +86,9 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         self, request: events_pb2.ExplainEventRequest, context: Context
     ) -> events_pb2.ExplainEventResponse:
         """Tells what one rule did with an event, and why."""
-        told = await inquiry.explain_event(self._database, _event_key(request), request.rule_id)
+        told = await inquiry.explain_event(
+            self._database, _event_key(request), request.rule_id, caller()
+        )
         return events_pb2.ExplainEventResponse(
             catalog_version=told.catalog_version,
             explanation=convert.explanation(told.explanation),

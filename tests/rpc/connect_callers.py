@@ -32,6 +32,7 @@ from mesh.migrate import migrate
 from mesh.testing import LoopServer
 
 QUEST = "domain-service/quest"
+BOOKING = "domain-service/booking"
 MANAGER = "economy-manager/ann"
 OPERATOR = "operator/ops"
 
@@ -89,10 +90,10 @@ def services_on(server: LoopServer, cluster: Cluster, name: str) -> Iterator[tup
 
 @asynccontextmanager
 async def callers(address: str, authority: Authority) -> AsyncIterator[Callable[[str], Caller]]:
-    """Stubs that call as QUEST, MANAGER or OPERATOR."""
+    """Stubs that call as QUEST, BOOKING, MANAGER or OPERATOR."""
     async with AsyncExitStack() as channels:
         opened: dict[str, Caller] = {}
-        for identity in (QUEST, MANAGER, OPERATOR):
+        for identity in (QUEST, BOOKING, MANAGER, OPERATOR):
             tls = authority.issue(identity)
             channel = await channels.enter_async_context(open_channel(address, tls))
             opened[identity] = Caller(

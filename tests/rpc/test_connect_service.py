@@ -26,6 +26,7 @@ from mesh.errors import InvalidArgument, Kind, PageTokenInvalid, PermissionDenie
 from mesh.testing import LoopServer
 from tests.integration.connect_replica import event, rule
 from tests.rpc.connect_callers import (
+    BOOKING,
     MANAGER,
     OPERATOR,
     QUEST,
@@ -119,6 +120,22 @@ async def test_duplicates_and_reused_ids(quest: Caller) -> None:
     with pytest.raises(ExternalIdReused) as refused:
         await quest.submit(sent)
     assert refused.value.field == "event.external_id"
+
+
+async def test_a_domain_service_reads_its_own_events_only(
+    act: Callable[[str], Caller], quest: Caller, operator: Caller
+) -> None:
+    sent = event(event_type="mine.mine")
+    receipt = await quest.submit(sent)
+    booking = act(BOOKING)
+    by_id = events_pb2.GetEventRequest(event_id=receipt.event_id)
+    by_key = events_pb2.ExplainEventRequest(rule_id="any")
+    by_key.external_key.source, by_key.external_key.external_id = sent.source, sent.external_id
+    for asked in (booking.events.GetEvent(by_id), booking.events.ExplainEvent(by_key)):
+        with pytest.raises(SourceNotOwned):
+            await asked
+    for reader in (quest, operator):
+        assert (await reader.events.GetEvent(by_id)).event.source == "quest"
 
 
 async def test_many_identical_submits_at_once_are_one_event(

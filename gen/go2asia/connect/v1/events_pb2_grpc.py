@@ -92,7 +92,8 @@ class EventServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetEvent(self, request, context):
-        """Reads the whole story of an event: what was decided and why, and what became of its actions.
+        """Reads the whole story of an event: what was decided and why, and what became of its actions. A
+        domain service reads its own events only. EVENT_NOT_FOUND, SOURCE_NOT_OWNED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,7 +102,8 @@ class EventServiceServicer:
     def ExplainEvent(self, request, context):
         """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
         catalogue version that decided the event, down to the part of the condition that was false.
-        EVENT_NOT_FOUND, RULE_NOT_FOUND.
+        A domain service asks about its own events only. EVENT_NOT_FOUND, RULE_NOT_FOUND,
+        SOURCE_NOT_OWNED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,11 +42,14 @@ class EventServiceStub:
     BatchSubmitEvents: _grpc.UnaryUnaryMultiCallable[_events_pb2.BatchSubmitEventsRequest, _events_pb2.BatchSubmitEventsResponse]
     """Takes in up to 500 independent events; each is accepted or refused by itself."""
     GetEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.GetEventRequest, _events_pb2.GetEventResponse]
-    """Reads the whole story of an event: what was decided and why, and what became of its actions."""
+    """Reads the whole story of an event: what was decided and why, and what became of its actions. A
+    domain service reads its own events only. EVENT_NOT_FOUND, SOURCE_NOT_OWNED.
+    """
     ExplainEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.ExplainEventRequest, _events_pb2.ExplainEventResponse]
     """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
     catalogue version that decided the event, down to the part of the condition that was false.
-    EVENT_NOT_FOUND, RULE_NOT_FOUND.
+    A domain service asks about its own events only. EVENT_NOT_FOUND, RULE_NOT_FOUND,
+    SOURCE_NOT_OWNED.
     """
     ReverseEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.ReverseEventRequest, _events_pb2.ReverseEventResponse]
     """Takes back all that an event gave, once, however often and by whomever it is asked; a request
@@ -78,11 +81,14 @@ class EventServiceAsyncStub(EventServiceStub):
     BatchSubmitEvents: _aio.UnaryUnaryMultiCallable[_events_pb2.BatchSubmitEventsRequest, _events_pb2.BatchSubmitEventsResponse]  # type: ignore[assignment]
     """Takes in up to 500 independent events; each is accepted or refused by itself."""
     GetEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.GetEventRequest, _events_pb2.GetEventResponse]  # type: ignore[assignment]
-    """Reads the whole story of an event: what was decided and why, and what became of its actions."""
+    """Reads the whole story of an event: what was decided and why, and what became of its actions. A
+    domain service reads its own events only. EVENT_NOT_FOUND, SOURCE_NOT_OWNED.
+    """
     ExplainEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.ExplainEventRequest, _events_pb2.ExplainEventResponse]  # type: ignore[assignment]
     """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
     catalogue version that decided the event, down to the part of the condition that was false.
-    EVENT_NOT_FOUND, RULE_NOT_FOUND.
+    A domain service asks about its own events only. EVENT_NOT_FOUND, RULE_NOT_FOUND,
+    SOURCE_NOT_OWNED.
     """
     ReverseEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.ReverseEventRequest, _events_pb2.ReverseEventResponse]  # type: ignore[assignment]
     """Takes back all that an event gave, once, however often and by whomever it is asked; a request
@@ -129,7 +135,9 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _events_pb2.GetEventRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_events_pb2.GetEventResponse, _abc.Awaitable[_events_pb2.GetEventResponse]]:
-        """Reads the whole story of an event: what was decided and why, and what became of its actions."""
+        """Reads the whole story of an event: what was decided and why, and what became of its actions. A
+        domain service reads its own events only. EVENT_NOT_FOUND, SOURCE_NOT_OWNED.
+        """
 
     @_abc_1.abstractmethod
     def ExplainEvent(
@@ -139,7 +147,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_events_pb2.ExplainEventResponse, _abc.Awaitable[_events_pb2.ExplainEventResponse]]:
         """Tells for one rule and one stored event that it fired, or exactly why not: recomputed from the
         catalogue version that decided the event, down to the part of the condition that was false.
-        EVENT_NOT_FOUND, RULE_NOT_FOUND.
+        A domain service asks about its own events only. EVENT_NOT_FOUND, RULE_NOT_FOUND,
+        SOURCE_NOT_OWNED.
         """
 
     @_abc_1.abstractmethod
