@@ -5,6 +5,7 @@ EVENTS ?= examples/events.jsonl
 RULES ?= examples/rules.yaml
 BADGES ?= examples/badges.yaml
 TESTS ?= tests
+JOBS ?= 2
 ENTRIES ?= 10000000
 ACCOUNTS ?= 100000
 
@@ -46,8 +47,8 @@ up: $(READY) ## start everything and serve until Ctrl-C
 status: $(READY) ## show what `make up` is running
 	@python -m devstack status --state $(STATE)/up
 
-test: $(READY) ## run the tests (TESTS=tests/unit for a part)
-	@python -m pytest $(TESTS)
+test: $(READY) ## run the tests (TESTS=tests/unit for a part, JOBS=1 for one at a time)
+	@python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(READY) ## ruff, types, buf, import rules
 	@ruff check .

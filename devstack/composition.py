@@ -44,13 +44,15 @@ IDENTITIES = (
     "economy-manager/manager",
 )
 OPERATOR = "operator/ops"
-STANDARD_PORTS = {
+PORT_SHIFT = "DEVSTACK_PORT_SHIFT"
+_PORTS = {
     **{service: 7101 + number for number, service in enumerate(SERVICES)},
     **{f"{service}-metrics": 7201 + number for number, service in enumerate(SERVICES)},
     **{f"postgres-{service}": 7301 + number for number, service in enumerate(SERVICES)},
     "nats": 7401,
     "devnet": 7501,
 }
+
 GATEWAY_FUNDS_TON = 1000  # enough for some ten thousand mints on the devnet
 DRAIN_SECONDS = 5  # a developer does not wait longer for a stop
 ON_PATH = {
@@ -58,6 +60,16 @@ ON_PATH = {
         filter(None, (str(ROOT), str(ROOT / "gen"), os.environ.get("PYTHONPATH")))
     )
 }
+
+
+def standard_ports() -> dict[str, int]:
+    """The ports that a stack takes if it can.
+
+    DEVSTACK_PORT_SHIFT moves them all, so that stacks which start at the same moment, each taking a
+    port for free, do not meet.
+    """
+    shift = int(os.environ.get(PORT_SHIFT, "0"))
+    return {name: port + shift for name, port in _PORTS.items()}
 
 
 class Composition:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from devstack.certificates import Authority
-from devstack.composition import ROOT, SERVICES, STANDARD_PORTS, Composition
+from devstack.composition import ROOT, SERVICES, Composition, standard_ports
 from devstack.nats import permissions
 from devstack.ports import LOOPBACK, choose_ports
 from devstack.postgres import Cluster
@@ -52,7 +52,7 @@ class Stack:
         self._supervisor = Supervisor(self.logs, watchdog, self._event)
         self._composition = Composition(
             folder.path,
-            choose_ports(STANDARD_PORTS, folder.path / "ports.json"),
+            choose_ports(standard_ports(), folder.path / "ports.json"),
             Authority(folder.path / "certificates"),
             self._supervisor,
             services,

@@ -1,13 +1,18 @@
 """Fixtures that every kind of test shares: a real Postgres."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from devstack.composition import PORT_SHIFT
 from devstack.ports import free_port
 from devstack.postgres import Cluster
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+os.environ[PORT_SHIFT] = str(1000 * int(WORKER))
 
 SERVICES = ("connect", "points", "nft", "gateway")
 
