@@ -48,7 +48,7 @@ status: $(READY) ## show what `make up` is running
 	@python -m devstack status --state $(STATE)/up
 
 test: $(READY) ## run the tests (TESTS=tests/unit for a part, JOBS=1 for one at a time)
-	@python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
+	@python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(READY) ## ruff, types, buf, import rules
 	@ruff check .
