@@ -179,18 +179,21 @@ async def test_each_mint_exists_once_whatever_fails(tmp_path: Path, cluster: Clu
                 await callers.link(user, wallet)
             chaos = Chaos(stage, cluster, chance)
             began = time.monotonic()
-            await under_fire(callers, chaos, ordered)
+            # It ends by itself when it starts while Postgres is dead.
+            supervisor = asyncio.create_task(stage.supervise())
+            await under_fire(stage, callers, chaos, ordered)
             print(f"struck {sum(chaos.struck.values())} times in {time.monotonic() - began:.0f} s")
             mint_ids = {order.mint_id for order in ordered}
             await all_finalized(stage, nft, mint_ids)
             print(f"{MINTS} mints final after {time.monotonic() - began:.0f} s")
+            supervisor.cancel()
         await audit_operations(cluster, mint_ids)
         owners = {order.mint_id: wallets[order.user_id].address for order in ordered}
         await audit_chain(stage, ordered, owners)
 
 
 async def under_fire(
-    callers: Callers, chaos: Chaos, ordered: Sequence[minting_pb2.MintOrder]
+    stage: Stage, callers: Callers, chaos: Chaos, ordered: Sequence[minting_pb2.MintOrder]
 ) -> None:
     """Submits all orders, a slice with each strike."""
     rounds = -(-len(ordered) // MINTS_A_ROUND)
@@ -198,13 +201,15 @@ async def under_fire(
     size = -(-len(ordered) // len(strikes))
     for number, strike in enumerate(strikes):
         piece = ordered[number * size : (number + 1) * size]
-        await asyncio.gather(submit(callers, list(piece)), chaos.strike(strike))
+        await asyncio.gather(submit(stage, callers, list(piece)), chaos.strike(strike))
     await chaos.end()
 
 
-async def submit(callers: Callers, piece: list[minting_pb2.MintOrder]) -> None:
-    """Submits until all are taken, as a caller that never gives up does."""
+async def submit(stage: Stage, callers: Callers, piece: list[minting_pb2.MintOrder]) -> None:
+    """Submits until all are taken, as a caller that does not give up."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
     while piece:
+        assert time.monotonic() < deadline, stage.said()
         with suppress(MeshError):
             answer = await callers.minting.BatchSubmitMints(
                 minting_pb2.BatchSubmitMintsRequest(orders=piece)

@@ -165,6 +165,13 @@ class Stage:
         self._gateway.wait(10)
         self._gateway = None
 
+    async def supervise(self) -> None:
+        """Starts the Gateway again whenever it has ended by itself, as a supervisor would."""
+        while True:
+            if self._gateway is not None and self._gateway.poll() is not None:
+                self.start()
+            await asyncio.sleep(0.5)
+
     def stop(self) -> None:
         if self._gateway is not None:
             self._gateway.terminate()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -13,6 +14,9 @@ from mesh.client import open_channel
 from mesh.testing import LoopServer
 from mesh.tls import channel_credentials
 from tests.rpc.reward_processes import Services
+
+# A service that was killed is back before; the machine may be busy.
+RETRY_FOR = timedelta(seconds=30)
 
 
 @pytest.fixture(scope="session")
@@ -61,11 +65,12 @@ def services(
 
 @pytest.fixture
 async def channel(services: Services, authority: Authority) -> AsyncIterator[Callable[..., Any]]:
-    """Opens a channel to a service as an identity."""
+    """Opens a channel to a service as an identity; its calls outlast a restart."""
     async with AsyncExitStack() as channels:
 
         async def channel(name: str, identity: str) -> Any:
-            opened = open_channel(services.address(name), authority.issue(identity))
+            tls = authority.issue(identity)
+            opened = open_channel(services.address(name), tls, retry_for=RETRY_FOR)
             return await channels.enter_async_context(opened)
 
         yield channel
