@@ -145,7 +145,7 @@ class Accrual:
             progress = give(before.progress)
         else:
             progress = advance(before.progress, nft_type, reward.counter, reward.increment)
-        after = replace(before, progress=progress)
+        after = Standing(progress, before.nft_id, before.minted)
         mint, wanted = None, isinstance(reward, Grant) and reward.mint
         if raised := progress.level > before.progress.level:
             after = self._bring_to_level(after, nft_type, reward)

@@ -37,7 +37,7 @@ def advance(progress: Progress, nft_type: NftType, counter: str, increment: int)
     if value > MAX_COUNTER:
         raise CounterOverflow(counter=counter)
     counters = {**progress.counters, counter: value}
-    return replace(progress, counters=counters, level=_climb(nft_type, counters, progress.level))
+    return Progress(counters, _climb(nft_type, counters, progress.level), progress.grants)
 
 
 def give(progress: Progress) -> Progress:

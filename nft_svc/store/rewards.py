@@ -1,5 +1,6 @@
 """The rows a reward touches: progress first, then instances."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
@@ -22,8 +23,8 @@ ORDER BY k.n FOR NO KEY UPDATE OF p
 _UPDATE_PROGRESS = """
 UPDATE nft_progress AS p
 SET counters = c.counters, level = c.level, grants = c.grants, nft_id = c.nft_id
-FROM unnest(%b::text[], %b::text[], %b::jsonb[], %b::int[], %b::int[], %b::uuid[])
-    AS c (user_id, nft_type, counters, level, grants, nft_id)
+FROM json_to_recordset(%b::json)
+    AS c (user_id text, nft_type text, counters jsonb, level int, grants int, nft_id uuid)
 WHERE p.user_id = c.user_id AND p.nft_type = c.nft_type
 """
 _CREATE_INSTANCES = """
@@ -73,17 +74,19 @@ async def holder(connection: Connection, nft_id: str) -> Holder | None:
 
 async def write_progress(connection: Connection, changed: Mapping[Holder, Standing]) -> None:
     """Writes the progress of holders that `lock_progress` locked."""
-    standings = changed.values()
-    columns = [
-        [user_id for user_id, _ in changed],
-        [nft_type for _, nft_type in changed],
-        [Jsonb(standing.progress.counters) for standing in standings],
-        [standing.progress.level for standing in standings],
-        [standing.progress.grants for standing in standings],
-        [standing.nft_id for standing in standings],
+    rows = [
+        {
+            "user_id": user_id,
+            "nft_type": nft_type,
+            "counters": standing.progress.counters,
+            "level": standing.progress.level,
+            "grants": standing.progress.grants,
+            "nft_id": standing.nft_id,
+        }
+        for (user_id, nft_type), standing in changed.items()
     ]
     async with driver(connection).cursor(binary=True) as cursor:
-        await cursor.execute(_UPDATE_PROGRESS, columns)
+        await cursor.execute(_UPDATE_PROGRESS, [json.dumps(rows)])
 
 
 async def create_instances(connection: Connection, instances: Sequence[Instance]) -> None:
