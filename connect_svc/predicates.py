@@ -1,11 +1,14 @@
-"""Equalities that a condition demands, so that most rules need no look at most events. Pure.
+"""What a condition demands in plain sight, so that most rules need no look at most events. Pure.
 
 `event.context.tier == 'gold' && …` is false of every event with another tier, whatever follows:
-such a rule is found through a table instead of being tried. An event without a tier is another
-matter: there the comparison errs, which an evaluation records, so the rule has to be tried.
+such a rule is found through a table instead of being tried. `event.context.amount >= 100 && …` is
+false of every smaller amount, and seeing so takes a tenth of what CEL takes to say it. An event
+without a tier or an amount is another matter: there the comparison errs, which an evaluation
+records, so the rule has to be tried.
 """
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Literal, TypeAlias
@@ -14,8 +17,7 @@ from go2asia.connect.v1 import events_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.struct_pb2 import Value
 
-from connect_svc.conditions import operands
-from connect_svc.expressions import Expression, Node
+from connect_svc.expressions import Node
 
 Path: TypeAlias = tuple[str, ...]
 """Field names below `event`."""
@@ -30,6 +32,13 @@ class _Missing(Enum):
 MISSING: Final = _Missing.MISSING
 
 _EQUALS = "_==_"
+_ORDERS: Mapping[str, Callable[[float, float], bool]] = {
+    "_<_": operator.lt,
+    "_<=_": operator.le,
+    "_>_": operator.gt,
+    "_>=_": operator.ge,
+}
+_MIRRORED = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_"}
 _CONTEXT = "context"
 _OTHER: Key = ("other", "")
 _TEXT_FIELDS = {
@@ -48,9 +57,30 @@ class Equality:
     guarded: bool
 
 
-def equalities(condition: Expression) -> tuple[Equality, ...]:
-    """The equalities among the operands of the condition's outermost `&&`."""
-    nodes = list(operands(condition.checked().expr))
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a number of the context must keep, as in `amount >= 100`."""
+
+    path: Path
+    order: Callable[[float, float], bool]
+    number: float
+
+    def refuted(self, event: events_pb2.Event) -> bool:
+        """Whether the event plainly breaks it; False where a comparison would err."""
+        key = read(event, self.path)
+        if key is MISSING or not isinstance(key[1], float):
+            return False
+        return not self.order(key[1], self.number)
+
+
+def bounds(operands: Iterable[Node]) -> tuple[Bound, ...]:
+    """The bounds among the operands of a condition's outermost `&&`."""
+    return tuple(bound for node in operands if (bound := _bound(node)) is not None)
+
+
+def equalities(operands: Iterable[Node]) -> tuple[Equality, ...]:
+    """The equalities among the operands of a condition's outermost `&&`."""
+    nodes = list(operands)
     # has(event.context.a) is false of an event without it; has(event.context.a.b) may err.
     asked = {path for node in nodes if (path := _path(node, asked=True)) and len(path) == 2}
     return tuple(
@@ -68,18 +98,32 @@ def read(event: events_pb2.Event, path: Path) -> Key | Literal[_Missing.MISSING]
         if name not in fields or not fields[name].HasField("struct_value"):
             return MISSING
         fields = fields[name].struct_value.fields
-    return _key(fields[path[-1]]) if path[-1] in fields else MISSING
+    name = path[-1]
+    return _key(fields[name]) if name in fields else MISSING
 
 
 def _key(value: Value) -> Key:
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return "text", value.string_value
-        case "number_value":
-            return "number", value.number_value
-        case "bool_value":
-            return "truth", value.bool_value
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return "text", value.string_value
+    if kind == "number_value":
+        return "number", value.number_value
+    if kind == "bool_value":
+        return "truth", value.bool_value
     return _OTHER
+
+
+def _bound(node: Node) -> Bound | None:
+    function = node.call_expr.function
+    if node.WhichOneof("expr_kind") != "call_expr" or function not in _ORDERS:
+        return None
+    left, right = node.call_expr.args
+    sides = ((left, right, function), (right, left, _MIRRORED[function]))
+    for field, value, order in sides:
+        path, key = _path(field, asked=False), _constant(value)
+        if path is not None and path[0] == _CONTEXT and key is not None and key[0] == "number":
+            return Bound(path, _ORDERS[order], float(key[1]))
+    return None
 
 
 def _equality(node: Node) -> Iterator[tuple[Path, Key]]:

@@ -5,9 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from go2asia.connect.v1 import events_pb2, rules_pb2
 
+from connect_svc.conditions import operands
 from connect_svc.errors import InvalidExpression, InvalidRule
 from connect_svc.expressions import (
     BOOL,
@@ -17,12 +19,13 @@ from connect_svc.expressions import (
     compile_expression,
 )
 from connect_svc.limits import Charge, Limit, compile_limits
-from connect_svc.predicates import Equality, equalities
+from connect_svc.predicates import Bound, Equality, bounds, equalities
 from connect_svc.rule_index import RuleIndex
 from connect_svc.variants import Weights, check_keys, compile_variants
 from connect_svc.windows import ALWAYS, Validity, compile_validity
 
 _ACTION_NAMESPACE = b"go2asia.connect.v1.RewardAction"
+_UUID_VARIANT = "89ab"  # the bits 10, and two of the hash
 _ACTOR = "event.actor_user_id"
 _ONE = "1"
 
@@ -43,8 +46,7 @@ class Result(StrEnum):
     TOO_LATE = "TOO_LATE"
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """A reward that a rule decided; `kind` and `command` are those of `RewardAction.command`.
 
     If it is `ordered`, it goes to its target behind its recipient's earlier ordered ones.
@@ -62,8 +64,7 @@ class Action:
     ordered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one rule did with one event, and why; `variant` is that of the actor."""
 
     rule_id: str
@@ -74,8 +75,7 @@ class Outcome:
     variant: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What a catalogue decided about one event: outcomes and actions, in the order of rules.
 
     `charges` are what the actions count for in caps and budgets.
@@ -108,8 +108,8 @@ class CompiledRule:
     """One version of a rule, ready to decide.
 
     With `stop_after` a match stops the later rules of its
-    `stacking_group`. Where its condition holds, all `equalities` do. `fault` says why it cannot
-    decide, if so.
+    `stacking_group`. Where its condition holds, all `equalities` and `bounds` do. `fault` says why
+    it cannot decide, if so.
     """
 
     rule_id: str
@@ -124,6 +124,7 @@ class CompiledRule:
     stacking_group: str = ""
     stop_after: bool = False
     equalities: tuple[Equality, ...] = ()
+    bounds: tuple[Bound, ...] = ()
     fault: str = ""
     ordered: bool = False
 
@@ -134,7 +135,7 @@ class CompiledRule:
 
 
 class Catalogue:
-    """The enabled rules of one catalogue version, found by event type and demanded equalities."""
+    """The enabled rules of one catalogue version, found by event type and what they demand."""
 
     def __init__(self, version: int, rules: Iterable[CompiledRule]) -> None:
         by_type: dict[str, list[CompiledRule]] = defaultdict(list)
@@ -174,9 +175,10 @@ class Catalogue:
 def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
     """Checks a rule and makes it ready; raises `InvalidRule` or `InvalidExpression`."""
     check_keys(rule)
-    condition = None
+    condition, demanded = None, []
     if rule.condition.strip():
         condition = compile_expression(rule.condition, "rule.condition", BOOL)
+        demanded = list(operands(condition.checked().expr))
     return CompiledRule(
         rule.rule_id,
         rule.version,
@@ -189,7 +191,8 @@ def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
         compile_variants(rule),
         rule.stacking.group,
         rule.stacking.stop_after,
-        () if condition is None else equalities(condition),
+        equalities(demanded),
+        bounds(demanded),
         ordered=rule.ordered,
     )
 
@@ -222,12 +225,9 @@ def derive_action_id(event_id: str, rule_id: str, key: str, recipient: str) -> s
     is no part of it, so that no later version can give the same reward again.
     """
     name = "\0".join((event_id, rule_id, key, recipient)).encode()
-    digest = hashlib.sha256(_ACTION_NAMESPACE + b"\0" + name).digest()
-    value = int.from_bytes(digest[:16])
-    value = value & ~(0xF << 76) | 0x8 << 76  # version
-    value = value & ~(0x3 << 62) | 0x2 << 62  # variant
-    text = f"{value:032x}"
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    text = hashlib.sha256(_ACTION_NAMESPACE + b"\0" + name).hexdigest()
+    variant = _UUID_VARIANT[int(text[16], 16) & 0x3]
+    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 def _compile_action(action: rules_pb2.RuleAction, number: int) -> CompiledAction:

@@ -45,6 +45,8 @@ class Validity:
 
     def holds(self, moment: Timestamp) -> bool:
         """Whether the rule applies at `moment`."""
+        if self.start is None and self.end is None:
+            return True
         at = _instant(moment)
         if self.start is not None and at < _instant(self.start):
             return False

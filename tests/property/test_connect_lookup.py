@@ -23,8 +23,18 @@ equal = st.builds(
     st.sampled_from(CONSTANTS + LARGE),
     st.booleans(),
 )
+bounded = st.builds(
+    lambda path, order, value, turned: (
+        f"{value} {order} {path}" if turned else f"{path} {order} {value}"
+    ),
+    st.sampled_from([TIER, NESTED, "event.context.n"]),
+    st.sampled_from(["<", "<=", ">", ">="]),
+    st.sampled_from(["1", "1.0", "-0.0", "0", "2.5", "-1.0", "'gold'", *LARGE]),
+    st.booleans(),
+)
 operands = st.one_of(
     equal,
+    bounded,
     st.sampled_from(
         [
             "event.actor_user_id == 'ada'",
@@ -89,7 +99,7 @@ catalogues = st.lists(rules(), unique_by=lambda rule: rule.rule_id, max_size=12)
 def test_an_index_decides_as_trying_every_rule_does(
     made: list[CompiledRule], event: events_pb2.Event
 ) -> None:
-    linear = Catalogue(1, [replace(rule, equalities=()) for rule in made])
+    linear = Catalogue(1, [replace(rule, equalities=(), bounds=()) for rule in made])
     before = event.SerializeToString(deterministic=True)
     assert decide(Catalogue(1, made), event) == decide(linear, event)
     assert event.SerializeToString(deterministic=True) == before

@@ -3,7 +3,6 @@
 import pytest
 from go2asia.connect.v1 import events_pb2, rules_pb2
 
-from connect_svc.predicates import equalities
 from connect_svc.rules import Catalogue, CompiledRule, compile_rule
 
 
@@ -59,6 +58,27 @@ def test_what_demands_nothing_is_always_tried_in_its_order() -> None:
     ],
 )
 def test_what_cannot_be_looked_up_is_no_equality(condition: str) -> None:
-    compiled = rule("r", condition)
-    assert compiled.condition is not None
-    assert equalities(compiled.condition) == ()
+    assert rule("r", condition).equalities == ()
+
+
+@pytest.mark.parametrize(
+    ("condition", "tried_at"),
+    [
+        ("event.context.n >= 5.0 && event.context.place == 'p1'", [5, 6]),
+        ("event.context.n > 5", [6]),
+        ("5.0 >= event.context.n", [4, 5]),
+        ("event.context.n < 5.0 && event.context.n > 3.0", [4]),
+        ("event.context.n >= 5.0 || event.context.n < 0.0", [4, 5, 6]),
+        ("event.context.n >= 9007199254740993", [4, 5, 6]),  # no double holds it
+        ("event.context.n >= event.context.m", [4, 5, 6]),
+    ],
+)
+def test_a_number_out_of_bounds_is_not_tried(condition: str, tried_at: list[int]) -> None:
+    rules = [rule("r", condition)]
+    assert [n for n in (4, 5, 6) if candidates(rules, n=n, place="p1")] == tried_at
+
+
+def test_a_bound_on_what_is_no_number_errs_and_is_tried() -> None:
+    rules = [rule("r", "event.context.n >= 5.0")]
+    assert candidates(rules) == ["r"]
+    assert candidates(rules, n="4") == ["r"]
