@@ -19,13 +19,13 @@ from chain_gateway.store.lease import LEASE_SECONDS, Lease, LeaseLost
 from chain_gateway.store.progress import ProgressStore
 from chain_gateway.ton import Chain
 from chain_gateway.tracker import Tracker, View
-from mesh.clock import utc_now
+from mesh.clock import monotonic, utc_now
 from mesh.db import Connection, Database
 from mesh.errors import MeshError
 from mesh.telemetry import logger, meter
 
 _POLL_SECONDS = 1.0
-_ACCOUNT_SECONDS = 3.0
+_ACCOUNT_SECONDS, _ACCOUNT_RESTS = 3.0, 9
 _HEARTBEAT_SECONDS = LEASE_SECONDS / 4
 # How long a task may take to end before it is told so again.
 _LOOP_ENDS_SECONDS, _END_SECONDS = 0.5, 3.0
@@ -164,10 +164,14 @@ class Minter:
             self._on_change()
 
     async def _account(self) -> None:
+        rest = _ACCOUNT_SECONDS
         while True:
-            await asyncio.sleep(_ACCOUNT_SECONDS)
+            await asyncio.sleep(rest)
+            began = monotonic()
             if self._view is not None and self._view.final is not None:
                 await self._accountant.account(self._view.final)
+            # It reads long histories: while much is minted, that must have the machine.
+            rest = max(_ACCOUNT_SECONDS, _ACCOUNT_RESTS * (monotonic() - began))
 
     async def _paused(self, view: View) -> str:
         if (utc_now() - view.head.moment).total_seconds() > self._max_lag_seconds:
