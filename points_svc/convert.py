@@ -32,6 +32,7 @@ _STATES = {
     HoldState.EXPIRED: points_pb2.Hold.STATE_EXPIRED,
 }
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LAST_ORDINAL = 2**15 - 1  # smallint
 
 
 def instruction(request: Posted) -> ledger.Instruction:
@@ -184,33 +185,15 @@ def report(found: ledger.Report) -> points_pb2.VerifyLedgerResponse:
     )
 
 
-def seen_up_to(page: Page) -> str | None:
-    """The id of the last transaction that earlier pages showed; raises `PageTokenInvalid`."""
-    match page.after:
-        case None:
-            return None
-        case (str(transaction_id),) if _UUID.fullmatch(transaction_id):
-            return transaction_id
-    raise PageTokenInvalid(field="page_token")
-
-
 def lots_up_to(page: Page) -> LotId | None:
     """The last lot that earlier pages showed; raises `PageTokenInvalid`."""
     match page.after:
         case None:
             return None
-        case (str(transaction_id), int(ordinal)) if _UUID.fullmatch(transaction_id):
+        case (str(transaction_id), int(ordinal)) if (
+            _UUID.fullmatch(transaction_id) and ordinal <= _LAST_ORDINAL
+        ):
             return transaction_id, ordinal
-    raise PageTokenInvalid(field="page_token")
-
-
-def lines_up_to(page: Page) -> int:
-    """The version of the last line that earlier pages showed; raises `PageTokenInvalid`."""
-    match page.after:
-        case None:
-            return 0
-        case (int(version),):
-            return version
     raise PageTokenInvalid(field="page_token")
 
 

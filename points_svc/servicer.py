@@ -1,15 +1,19 @@
 """The RPCs of PointsService: convert, hand over, convert back."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import grpc
+from go2asia.mesh.v1.item_error_pb2 import ItemError
 from go2asia.points.v1 import points_pb2, points_pb2_grpc
 from google.protobuf.message import Message
 
-from mesh import idempotency, status, validation
+from mesh import idempotency, validation
 from mesh.db import Database
-from mesh.errors import Internal, InvalidArgument, MeshError
+from mesh.errors import InvalidArgument
 from mesh.identity import caller
+from mesh.items import Batch
 from points_svc import convert
 from points_svc.errors import BatchRefused
 from points_svc.holding import Vault, Wish
@@ -65,17 +69,13 @@ class PointsServicer(points_pb2_grpc.PointsServiceServicer):
             raise InvalidArgument(
                 f"The batch is larger than {MAX_BATCH_BYTES} bytes; split it.", field="items"
             )
-        orders = [_checked(item, number) for number, item in enumerate(request.items)]
-        sound = [order for order in orders if isinstance(order, Order)]
-        if request.atomic and len(sound) < len(orders):
-            return _refuse_all(orders)
-        book = self._desk.book_together if request.atomic else self._desk.book_many
-        outcomes = iter(await book(sound))
-        return points_pb2.BatchPostResponse(
-            results=[
-                _result(next(outcomes) if isinstance(order, Order) else order) for order in orders
-            ]
-        )
+        batch = Batch("items", request.items, _checked)
+        book = self._desk.book_many
+        if request.atomic:
+            first = batch.first_refused
+            book = self._desk.book_together if first is None else partial(_refuse_all, first)
+        outcomes = await batch.answers(book)
+        return points_pb2.BatchPostResponse(results=[_result(outcome) for outcome in outcomes])
 
     async def PlaceHold(
         self, request: points_pb2.PlaceHoldRequest, context: Context
@@ -199,28 +199,19 @@ def _order(request: convert.Posted) -> Order:
     return Order(_key(instruction.kind, request), instruction)
 
 
-def _checked(item: points_pb2.PostItem, number: int) -> Order | MeshError:
-    try:
-        validation.check(item, f"items[{number}]")
-        return _order(convert.operation(item))
-    except MeshError as error:
-        return error
+def _checked(item: points_pb2.PostItem) -> Order:
+    validation.check(item)
+    return _order(convert.operation(item))
 
 
-def _refuse_all(orders: list[Order | MeshError]) -> points_pb2.BatchPostResponse:
+async def _refuse_all(first: int, orders: Sequence[Order]) -> list[Answer | Exception]:
     """The malformed items of an atomic batch say what is wrong, the others which one it was."""
-    first = next(number for number, order in enumerate(orders) if not isinstance(order, Order))
-    return points_pb2.BatchPostResponse(
-        results=[
-            _result(BatchRefused(first) if isinstance(order, Order) else order) for order in orders
-        ]
-    )
+    return [BatchRefused(first) for _ in orders]
 
 
-def _result(outcome: Answer | Exception) -> points_pb2.PostResult:
+def _result(outcome: Answer | ItemError) -> points_pb2.PostResult:
     if outcome is None:
         return points_pb2.PostResult(cancelled=True)
     if isinstance(outcome, Transaction):
         return points_pb2.PostResult(transaction=convert.transaction(outcome))
-    error = outcome if isinstance(outcome, MeshError) else Internal()
-    return points_pb2.PostResult(error=status.to_item_error(error))
+    return points_pb2.PostResult(error=outcome)
