@@ -1,5 +1,6 @@
 """The RPCs of PointsService: convert, hand over, convert back."""
 
+from functools import partial
 from typing import Any
 
 import grpc
@@ -10,8 +11,8 @@ from mesh import idempotency, status, validation
 from mesh.db import Database
 from mesh.errors import Internal, InvalidArgument, MeshError
 from mesh.identity import caller
+from mesh.wire import MAX_MESSAGE_BYTES
 from points_svc import convert
-from points_svc.errors import BatchRefused
 from points_svc.holding import Vault, Wish
 from points_svc.ledger import Transaction
 from points_svc.posting import Answer, Desk, Order
@@ -19,7 +20,7 @@ from points_svc.reading import Library
 from points_svc.reversing import Name, Return, Reverser
 
 # Answers repeat the items and add some; both directions have the chassis's limit of 4 MiB, and a
-# batch must not be booked whose answer cannot be sent.
+# batch must not be booked whose answer, abridged if need be, cannot be sent.
 MAX_BATCH_BYTES = 3 * 1024 * 1024
 
 _PLACE = "place-hold"
@@ -67,15 +68,20 @@ class PointsServicer(points_pb2_grpc.PointsServiceServicer):
             )
         orders = [_checked(item, number) for number, item in enumerate(request.items)]
         sound = [order for order in orders if isinstance(order, Order)]
-        if request.atomic and len(sound) < len(orders):
-            return _refuse_all(orders)
-        book = self._desk.book_together if request.atomic else self._desk.book_many
+        book = self._desk.book_many
+        if request.atomic:
+            first = next((n for n, it in enumerate(orders) if not isinstance(it, Order)), None)
+            together, refuse = self._desk.book_together, self._desk.refuse_together
+            book = together if first is None else partial(refuse, first)
         outcomes = iter(await book(sound))
-        return points_pb2.BatchPostResponse(
+        answer = points_pb2.BatchPostResponse(
             results=[
                 _result(next(outcomes) if isinstance(order, Order) else order) for order in orders
             ]
         )
+        if answer.ByteSize() > MAX_MESSAGE_BYTES:
+            convert.abridge(answer)
+        return answer
 
     async def PlaceHold(
         self, request: points_pb2.PlaceHoldRequest, context: Context
@@ -205,16 +211,6 @@ def _checked(item: points_pb2.PostItem, number: int) -> Order | MeshError:
         return _order(convert.operation(item))
     except MeshError as error:
         return error
-
-
-def _refuse_all(orders: list[Order | MeshError]) -> points_pb2.BatchPostResponse:
-    """The malformed items of an atomic batch say what is wrong, the others which one it was."""
-    first = next(number for number, order in enumerate(orders) if not isinstance(order, Order))
-    return points_pb2.BatchPostResponse(
-        results=[
-            _result(BatchRefused(first) if isinstance(order, Order) else order) for order in orders
-        ]
-    )
 
 
 def _result(outcome: Answer | Exception) -> points_pb2.PostResult:
