@@ -12,6 +12,7 @@ from go2asia.gateway.v1 import (
     wallets_pb2,
     wallets_pb2_grpc,
 )
+from go2asia.mesh.v1.item_error_pb2 import ItemError
 from google.protobuf.message import Message
 
 from chain_gateway import convert
@@ -23,10 +24,10 @@ from chain_gateway.ownership import WalletLinks
 from chain_gateway.reading import read_item, read_page
 from chain_gateway.store.orders import OrderStore
 from chain_gateway.ton import Chain
-from mesh import idempotency, pagination, status, validation
+from mesh import idempotency, pagination, validation
 from mesh.db import Database
-from mesh.errors import Internal, MeshError
 from mesh.identity import caller
+from mesh.items import Batch
 
 Context = grpc.aio.ServicerContext[Any, Any]
 OrderMessage = TypeVar("OrderMessage", bound=Message)
@@ -120,19 +121,14 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
     ) -> minting_pb2.ListOperationsResponse:
         """Lists operations, by id."""
         page = pagination.open_page(request)
-        after = str(page.after[0]) if page.after else None
         async with self._database.transaction(read_only=True) as connection:
             found = await OrderStore(connection).page(
-                convert.state(request.state), after, page.size + 1
+                convert.state(request.state), page.after_id(), page.limit
             )
-        more = len(found) > page.size
-        shown = found[: page.size]
-        return minting_pb2.ListOperationsResponse(
-            operations=[convert.operation(operation) for operation in shown],
-            next_page_token=(
-                pagination.next_token(request, (shown[-1].standing.operation_id,)) if more else ""
-            ),
+        operations, token = page.fill(
+            found, convert.operation, lambda operation: (operation.standing.operation_id,)
         )
+        return minting_pb2.ListOperationsResponse(operations=operations, next_page_token=token)
 
     async def _take(self, request: Request) -> minting_pb2.Operation:
         [outcome] = await self._desk.take([request])
@@ -142,12 +138,14 @@ class MintingServicer(minting_pb2_grpc.MintingServiceServicer):
 
     async def _take_each(
         self, method: str, orders: Sequence[OrderMessage], read: Callable[[OrderMessage], Order]
-    ) -> list[Operation | Exception]:
+    ) -> list[Operation | ItemError]:
         """Takes those that are well-formed; the others fail alone."""
-        checked = [_checked(method, order, number, read) for number, order in enumerate(orders)]
-        sound = [order for order in checked if isinstance(order, Request)]
-        outcomes = iter(await self._desk.take(sound))
-        return [next(outcomes) if isinstance(order, Request) else order for order in checked]
+
+        def prepare(order: OrderMessage) -> Request:
+            validation.check(order)
+            return Request(_key(method, order), read(order))
+
+        return await Batch("orders", orders, prepare).answers(self._desk.take)
 
 
 class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
@@ -178,7 +176,8 @@ class ChainServicer(chain_pb2_grpc.ChainServiceServicer):
         """Lists items, by index."""
         collection = self._household.collections[convert.item_standard(request.standard)]
         page = pagination.open_page(request, cap=_MOST_ITEMS)
-        first = int(page.after[0]) + 1 if page.after else 0
+        last = page.after_number()
+        first = 0 if last is None else last + 1
         found = await read_page(self._chain, collection, first, page.size, self._chain.head)
         token = pagination.next_token(request, (found.items[-1].index,)) if found.more else ""
         return chain_pb2.ListCollectionItemsResponse(
@@ -249,18 +248,7 @@ def _key(method: str, request: Message) -> idempotency.Key:
     return idempotency.Key(f"{caller()}:{method}", request_id, idempotency.fingerprint(request))
 
 
-def _checked(
-    method: str, order: OrderMessage, number: int, read: Callable[[OrderMessage], Order]
-) -> Request | MeshError:
-    try:
-        validation.check(order, prefix=f"orders[{number}]")
-    except MeshError as refusal:
-        return refusal
-    return Request(_key(method, order), read(order))
-
-
-def _result(outcome: Operation | Exception) -> dict[str, Any]:
+def _result(outcome: Operation | ItemError) -> dict[str, Any]:
     if isinstance(outcome, Operation):
         return {"operation": convert.operation(outcome)}
-    error = outcome if isinstance(outcome, MeshError) else Internal()
-    return {"error": status.to_item_error(error)}
+    return {"error": outcome}

@@ -1,6 +1,5 @@
 """Between the contract's messages and the service's terms; pure."""
 
-import re
 from collections.abc import Sequence
 
 from go2asia.connect.v1 import backfills_pb2, events_pb2, reward_actions_pb2, rules_pb2
@@ -9,11 +8,7 @@ from connect_svc.explanations import Explanation, PartValue, Simulation
 from connect_svc.records import ActionRecord, BackfillRecord, Receipt, Reversal, State, Story
 from connect_svc.rules import Action, Outcome
 from connect_svc.tallies import Tally
-from mesh.errors import PageTokenInvalid
 from mesh.outbox import Work
-from mesh.pagination import Page
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def receipt(answer: Receipt) -> events_pb2.EventReceipt:
@@ -143,36 +138,6 @@ def backfill(record: BackfillRecord) -> backfills_pb2.Backfill:
         message.create_time.FromDatetime(record.create_time)
         message.update_time.FromDatetime(record.update_time)
     return message
-
-
-def event_id_seen(page: Page) -> str | None:
-    """The last event of the pages before; raises `PageTokenInvalid`."""
-    match page.after:
-        case None:
-            return None
-        case (str(event_id),) if _UUID.fullmatch(event_id):
-            return event_id
-    raise PageTokenInvalid(field="page_token")
-
-
-def rule_id_seen(page: Page) -> str:
-    """The last rule of the pages before, or empty; raises `PageTokenInvalid`."""
-    match page.after:
-        case None:
-            return ""
-        case (str(rule_id),):
-            return rule_id
-    raise PageTokenInvalid(field="page_token")
-
-
-def number_seen(page: Page) -> int | None:
-    """The last sequence or version number of the pages before; raises `PageTokenInvalid`."""
-    match page.after:
-        case None:
-            return None
-        case (int(number),) if 0 < number < 2**63:
-            return number
-    raise PageTokenInvalid(field="page_token")
 
 
 def _part(value: PartValue) -> events_pb2.ConditionPart:

@@ -14,18 +14,19 @@ from go2asia.connect.v1 import (
     rules_pb2,
     rules_pb2_grpc,
 )
+from go2asia.mesh.v1.item_error_pb2 import ItemError
 
 from connect_svc import authoring, backfilling, convert, inquiry, operating, reversing
 from connect_svc.catalog import CatalogCache
 from connect_svc.errors import ActionNotFound, RuleNotFound
 from connect_svc.intake import Intake
-from connect_svc.normalization import Submission, admit
+from connect_svc.normalization import admit
 from connect_svc.records import Receipt
 from connect_svc.store import ActionStore, BackfillStore, EventStore, RuleStore
-from mesh import idempotency, pagination, status
+from mesh import idempotency, pagination
 from mesh.db import Database
-from mesh.errors import Internal, MeshError
 from mesh.identity import caller
+from mesh.items import Batch
 
 Mutation = (
     events_pb2.ReverseEventRequest
@@ -39,6 +40,7 @@ Mutation = (
     | reward_actions_pb2.CancelRewardActionRequest
 )
 Context = grpc.aio.ServicerContext[Any, Any]
+_LAST_VERSION = 2**31 - 1
 
 
 class EventServicer(events_pb2_grpc.EventServiceServicer):
@@ -63,15 +65,9 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
         self, request: events_pb2.BatchSubmitEventsRequest, context: Context
     ) -> events_pb2.BatchSubmitEventsResponse:
         """Takes in events that are accepted or refused each by itself."""
-        admitted = [_admit(event, number) for number, event in enumerate(request.events)]
-        sound = [each for each in admitted if isinstance(each, Submission)]
-        answers = iter(await self._intake.submit_many(sound))
-        return events_pb2.BatchSubmitEventsResponse(
-            results=[
-                _result(next(answers) if isinstance(each, Submission) else each)
-                for each in admitted
-            ]
-        )
+        batch = Batch("events", request.events, lambda event: admit(event, caller(), path=""))
+        answers = await batch.answers(self._intake.submit_many)
+        return events_pb2.BatchSubmitEventsResponse(results=[_result(each) for each in answers])
 
     async def GetEvent(
         self, request: events_pb2.GetEventRequest, context: Context
@@ -116,14 +112,11 @@ class EventServicer(events_pb2_grpc.EventServiceServicer):
             found = await EventStore(connection).page(
                 request.actor_user_id,
                 request.event_type,
-                before=convert.event_id_seen(page),
-                size=page.size + 1,  # one more tells whether there is a next page
+                before=page.after_id(),
+                size=page.limit,
             )
-        response = events_pb2.ListEventsResponse(events=found[: page.size])
-        if len(found) > page.size:
-            last = response.events[-1].event_id
-            response.next_page_token = pagination.next_token(request, (last,))
-        return response
+        events, token = page.fill(found, lambda event: event, lambda event: (event.event_id,))
+        return events_pb2.ListEventsResponse(events=events, next_page_token=token)
 
 
 class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
@@ -194,13 +187,10 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
         page = pagination.open_page(request)
         async with self._database.transaction(read_only=True) as connection:
             found = await RuleStore(connection).page(
-                request.event_type, after=convert.rule_id_seen(page), size=page.size + 1
+                request.event_type, after=page.after_text() or "", size=page.limit
             )
-        response = rules_pb2.ListRulesResponse(rules=found[: page.size])
-        if len(found) > page.size:
-            last = response.rules[-1].rule_id
-            response.next_page_token = pagination.next_token(request, (last,))
-        return response
+        rules, token = page.fill(found, lambda rule: rule, lambda rule: (rule.rule_id,))
+        return rules_pb2.ListRulesResponse(rules=rules, next_page_token=token)
 
     async def ListRuleVersions(
         self, request: rules_pb2.ListRuleVersionsRequest, context: Context
@@ -209,15 +199,14 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
         page = pagination.open_page(request)
         async with self._database.transaction(read_only=True) as connection:
             found = await RuleStore(connection).versions(
-                request.rule_id, before=convert.number_seen(page), size=page.size + 1
+                request.rule_id, before=page.after_number(_LAST_VERSION), size=page.limit
             )
         if not found and page.after is None:
             raise RuleNotFound(request.rule_id)
-        response = rules_pb2.ListRuleVersionsResponse(versions=found[: page.size])
-        if len(found) > page.size:
-            last = response.versions[-1].rule.version
-            response.next_page_token = pagination.next_token(request, (last,))
-        return response
+        versions, token = page.fill(
+            found, lambda version: version, lambda version: (version.rule.version,)
+        )
+        return rules_pb2.ListRuleVersionsResponse(versions=versions, next_page_token=token)
 
 
 class BackfillServicer(backfills_pb2_grpc.BackfillServiceServicer):
@@ -262,7 +251,7 @@ class BackfillServicer(backfills_pb2_grpc.BackfillServiceServicer):
         async with self._database.transaction(read_only=True) as connection:
             await backfilling.read_backfill(connection, request.backfill_id)
             found = await BackfillStore(connection).page(
-                request.backfill_id, after=convert.event_id_seen(page), size=page.size + 1
+                request.backfill_id, after=page.after_id(), size=page.limit
             )
         response = backfills_pb2.ListBackfillEventsResponse(event_ids=found[: page.size])
         if len(found) > page.size:
@@ -298,15 +287,11 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
                 state=convert.wanted_state(request.state),
                 recipient_user_id=request.recipient_user_id,
                 rule_id=request.rule_id,
-                before=convert.number_seen(page),
-                size=page.size + 1,
+                before=page.after_number(),
+                size=page.limit,
             )
-        shown = found[: page.size]
-        more = len(found) > len(shown)
-        return reward_actions_pb2.ListRewardActionsResponse(
-            actions=[convert.action_record(record) for record in shown],
-            next_page_token=pagination.next_token(request, (shown[-1].sequence,)) if more else "",
-        )
+        actions, token = page.fill(found, convert.action_record, lambda record: (record.sequence,))
+        return reward_actions_pb2.ListRewardActionsResponse(actions=actions, next_page_token=token)
 
     async def RetryRewardAction(
         self, request: reward_actions_pb2.RetryRewardActionRequest, context: Context
@@ -358,15 +343,7 @@ def _key(author: str, method: str, request: Mutation) -> idempotency.Key:
     return idempotency.Key(f"{author}:{method}", request.request_id, fingerprint)
 
 
-def _admit(event: events_pb2.Event, number: int) -> Submission | MeshError:
-    try:
-        return admit(event, caller(), f"events[{number}]")
-    except MeshError as error:
-        return error
-
-
-def _result(answer: Receipt | Exception) -> events_pb2.SubmitEventResult:
+def _result(answer: Receipt | ItemError) -> events_pb2.SubmitEventResult:
     if isinstance(answer, Receipt):
         return events_pb2.SubmitEventResult(receipt=convert.receipt(answer))
-    error = answer if isinstance(answer, MeshError) else Internal()
-    return events_pb2.SubmitEventResult(error=status.to_item_error(error))
+    return events_pb2.SubmitEventResult(error=answer)

@@ -59,6 +59,8 @@ class Backlog:
                 await self._count()
             except MeshError as error:
                 _log.warning("backlog.not_counted", error=error.message)
+            except Exception:
+                _log.exception("backlog.failed")
             await asyncio.sleep(self._seconds)
 
     async def _count(self) -> None:

@@ -174,8 +174,21 @@ class _Reader:
         except Exception as error:
             _log.error("batch_broke", stream=self._stream, size=len(deliveries), exc_info=error)
             outcomes = [error] * len(deliveries)
+        else:
+            self._note_defects(deliveries, outcomes)
         for message, delivery, outcome in zip(messages, deliveries, outcomes, strict=True):
             await self._settle(message, delivery, outcome)
+
+    def _note_defects(self, deliveries: Sequence[Delivery], outcomes: Sequence[object]) -> None:
+        for delivery, outcome in zip(deliveries, outcomes, strict=True):
+            if isinstance(outcome, Exception) and _is_defect(outcome):
+                _log.error(
+                    "delivery_broke",
+                    stream=self._stream,
+                    sequence=delivery.sequence,
+                    attempt=delivery.attempt,
+                    exc_info=outcome,
+                )
 
     async def _settle(self, message: Msg, delivery: Delivery, outcome: object) -> None:
         if not isinstance(outcome, Exception):
@@ -210,9 +223,13 @@ class _Reader:
 
 
 def _comes_again(error: Exception, attempt: int) -> bool:
-    if isinstance(error, MeshError) and error.kind is not Kind.INTERNAL:
+    if isinstance(error, MeshError) and not _is_defect(error):
         return error.transient
     return attempt < MAX_DEFECT_ATTEMPTS
+
+
+def _is_defect(error: Exception) -> bool:
+    return not isinstance(error, MeshError) or error.kind is Kind.INTERNAL
 
 
 def _delivery(message: Msg) -> Delivery:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mesh.clock import monotonic
-from mesh.errors import Conflict, Overloaded, Unavailable
+from mesh.errors import Conflict, Overloaded, Unavailable, Unstorable
 
 T = TypeVar("T")
 
@@ -99,7 +99,8 @@ class Database:
         `isolation` is a level by its SQL name, READ COMMITTED unless given; with AUTOCOMMIT each
         statement is a transaction of its own, which saves a single one BEGIN and COMMIT. Raises
         `Conflict` on a serialization failure or deadlock, `Unavailable` when the connection is lost
-        (the commit may or may not have happened) and `Overloaded` when no connection becomes free.
+        (the commit may or may not have happened), `Overloaded` when no connection becomes free and
+        `Unstorable` when the database refuses a text.
         """
         try:
             async with self._attempt(read_only=read_only, isolation=isolation) as connection:
@@ -152,6 +153,8 @@ class Database:
                 raise Unavailable(
                     "The database is out of reach; try again with the same request id."
                 ) from error
+            if _is_unstorable(cause):
+                raise Unstorable from error
             raise
 
 
@@ -195,3 +198,10 @@ def is_out_of_reach(error: BaseException | None) -> bool:
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith("08")
+
+
+def _is_unstorable(error: BaseException | None) -> bool:
+    # Texts in text form are checked by the driver, whose errors have no SQLSTATE.
+    return isinstance(error, pg.CharacterNotInRepertoire | pg.UntranslatableCharacter) or (
+        isinstance(error, psycopg.DataError) and error.sqlstate is None
+    )

@@ -86,6 +86,14 @@ class InvalidArgument(MeshError):
     reason = "INVALID_ARGUMENT"
 
 
+class Unstorable(InvalidArgument):
+    """A text holds a NUL character or a number is not finite: neither can be stored; correct it.
+
+    Raised where that is noticed, which is seldom where the field is known: `mesh.status.told` finds
+    the field, if the request is to blame. On the wire the same as its parent.
+    """
+
+
 class PageTokenInvalid(MeshError):
     """The page token is malformed or belongs to another query; start again without one."""
 
@@ -120,6 +128,14 @@ class Overloaded(MeshError):
 
     kind = Kind.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
+
+
+class MessageTooLarge(MeshError):
+    """The request or its answer is too large for a message; split it, or ask for smaller pages."""
+
+    kind = Kind.RESOURCE_EXHAUSTED
+    reason = "MESSAGE_TOO_LARGE"
+    transient = False
 
 
 class Unavailable(MeshError):

@@ -98,7 +98,7 @@ class Chassis(grpc.aio.ServerInterceptor):
 
     def _unary(self, path: str, policy: Policy, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> Any:
-            with Call(self, path, context) as call:
+            with Call(self, path, context, request) as call:
                 cap = call.admit(policy)
                 validation.check(request)
                 async with asyncio.timeout(cap) as call.limit:
@@ -109,7 +109,7 @@ class Chassis(grpc.aio.ServerInterceptor):
 
     def _stream(self, path: str, policy: Policy, behaviour: Any) -> Any:
         async def serve(request: Any, context: Context) -> None:
-            with Call(self, path, context) as call:
+            with Call(self, path, context, request) as call:
                 cap = call.admit(policy)
                 validation.check(request)
                 if policy.max_deadline is None:
@@ -135,10 +135,11 @@ class Call:
     Cancellation, by the client or its deadline, is no failure and passes through.
     """
 
-    def __init__(self, chassis: Chassis, path: str, context: Context) -> None:
+    def __init__(self, chassis: Chassis, path: str, context: Context, request: Any) -> None:
         self._chassis = chassis
         self._path = path
         self._context = context
+        self._request = request
         self._caller: Identity | None = None
         self._task: asyncio.Task[Any] | None = None
         self._started = monotonic()
@@ -213,14 +214,14 @@ class Call:
     def _judge(self, error: BaseException) -> MeshError | None:
         """What to answer for what was raised; None if there is nothing to answer."""
         if isinstance(error, MeshError):
-            return error
+            return status.told(error, self._request)
         if isinstance(error, TimeoutError) and self.limit is not None and self.limit.expired():
             return DeadlineExceeded("The work took longer than the deadline; try again, or later.")
         if isinstance(error, asyncio.CancelledError) and self._task and self._chassis.draining:
             self._task.uncancel()
             return _draining()
         if isinstance(error, Exception) and not self._context.cancelled():
-            return Internal(request_id=telemetry.current_request_id() or "")
+            return status.told(error, self._request)
         return None
 
     def _write_log(self, code: str, elapsed: float, error: BaseException | None) -> None:

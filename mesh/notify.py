@@ -71,6 +71,8 @@ class Notifications:
                 await self._follow()
             except psycopg.Error as error:
                 _log.warning("notify.connection_lost", channel=self._channel, error=str(error))
+            except Exception:
+                _log.exception("notify.failed", channel=self._channel)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _follow(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import grpc
 from go2asia.mesh.v1 import item_error_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -16,13 +17,16 @@ from mesh.errors import (
     Internal,
     Kind,
     MeshError,
+    MessageTooLarge,
     Overloaded,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
+    Unstorable,
     rebuild,
 )
-from mesh.validation import InvalidFields
+from mesh.telemetry import current_request_id
+from mesh.validation import InvalidFields, unstorable_field
 
 _DETAILS = "grpc-status-details-bin"
 
@@ -39,6 +43,21 @@ _BARE: dict[grpc.StatusCode, type[MeshError]] = {
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
+# How gRPC words it, on either side and in either direction, when a message exceeds its limit.
+_TOO_LARGE = "message larger than max"
+
+
+def told(error: Exception, request: Message) -> MeshError:
+    """What the sender of a request is told of a failure; `Internal` if it is a defect of ours.
+
+    What could not be stored was the request's own only if the request holds such a thing.
+    """
+    if isinstance(error, Unstorable):
+        if field := unstorable_field(request):
+            return Unstorable(error.message, field=field)
+    elif isinstance(error, MeshError):
+        return error
+    return Internal(request_id=current_request_id() or "")
 
 
 def to_grpc(error: MeshError) -> grpc.Status:
@@ -64,18 +83,22 @@ def from_grpc(error: grpc.aio.AioRpcError) -> MeshError:
             rebuilt = _from_status(status_pb2.Status.FromString(value))
             if rebuilt is not None:
                 return rebuilt
-    said = f"{error.code().name}: {error.details() or 'no details'}"
-    return _BARE.get(error.code(), Internal)(f"The call failed with {said}.")
+    code, words = error.code(), error.details() or "no details"
+    said = f"The call failed with {code.name}: {words}"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in words:
+        return MessageTooLarge(f"{said}; split the request or ask for a smaller page.")
+    return _BARE.get(code, Internal)(f"{said}.")
 
 
-def to_item_error(error: MeshError) -> item_error_pb2.ItemError:
-    """The error of one item of a batch."""
+def to_item_error(error: MeshError, path: str = "") -> item_error_pb2.ItemError:
+    """The error of one item of a batch; `path` is the item's place in the request."""
+    field = "" if error.field is None else ".".join(filter(None, (path, error.field)))
     return item_error_pb2.ItemError(
         code=_NUMBERS[error.kind],
         reason=error.reason,
         domain=error.domain,
         message=error.message,
-        field=error.field or "",
+        field=field,
         metadata=error.metadata,
     )
 

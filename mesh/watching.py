@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing
 from typing import Protocol, TypeVar
 
-from mesh.errors import Kind, MeshError, Unavailable
+from mesh.errors import Kind, MeshError, MessageTooLarge, Unavailable
 from mesh.telemetry import logger
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -29,6 +29,7 @@ _DISCONNECTS = frozenset(
     {Kind.UNAVAILABLE, Kind.RESOURCE_EXHAUSTED, Kind.ABORTED, Kind.DEADLINE_EXCEEDED, Kind.INTERNAL}
 )
 _STALE_TOKEN = frozenset({"RESUME_TOKEN_EXPIRED", "RESUME_TOKEN_INVALID"})
+_FINAL = frozenset({"STREAM_EVICTED", MessageTooLarge.reason})
 
 
 class Resumable(Protocol):
@@ -68,7 +69,7 @@ async def watch(
         except MeshError as error:
             if token and error.reason in _STALE_TOKEN:
                 token = ""
-            elif error.reason == "STREAM_EVICTED" or error.kind not in _DISCONNECTS:
+            elif error.reason in _FINAL or error.kind not in _DISCONNECTS:
                 raise
             _log.debug("watch.resumed", reason=error.reason, error=error.message)
         failures += 1

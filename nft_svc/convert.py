@@ -7,6 +7,8 @@ from go2asia.nft.v1 import callbacks_pb2, catalog_pb2, nft_pb2, rewards_pb2
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
+from mesh.errors import PageTokenInvalid, Unstorable
+from mesh.pagination import Page
 from nft_svc.accrual import Grant, RevertOutcome, Reward, RewardOutcome
 from nft_svc.audit import Origin
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, UpgradePolicy
@@ -279,6 +281,19 @@ def target(message: nft_pb2.WatchMintStatusRequest) -> Target:
             return Target(TargetKind.USER, message.user_id)
 
 
+def progress_seen(page: Page) -> tuple[str, str] | None:
+    """The user and type of the last progress that earlier pages showed.
+
+    Raises `PageTokenInvalid`.
+    """
+    match page.after:
+        case None:
+            return None
+        case (str(user_id), str(nft_type)):
+            return user_id, nft_type
+    raise PageTokenInvalid(field="page_token")
+
+
 def struct(values: Mapping[str, Any]) -> Struct:
     """A JSON object as a Struct."""
     message = Struct()
@@ -287,8 +302,14 @@ def struct(values: Mapping[str, Any]) -> Struct:
 
 
 def struct_dict(message: Struct) -> dict[str, Any]:
-    """A Struct as a JSON object; whole numbers, which a Struct holds as doubles, become ints."""
-    plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
+    """A Struct as a JSON object; whole numbers, which a Struct holds as doubles, become ints.
+
+    Raises `Unstorable` for a number that is not finite.
+    """
+    try:
+        plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
+    except ValueError as error:
+        raise Unstorable from error
     return plain
 
 

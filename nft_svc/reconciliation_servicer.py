@@ -6,7 +6,7 @@ from go2asia.nft.v1 import reconciliation_pb2, reconciliation_pb2_grpc
 
 from mesh.idempotency import Key, fingerprint
 from mesh.identity import caller
-from mesh.pagination import next_token, open_page
+from mesh.pagination import open_page
 from mesh.telemetry import traceparent
 from nft_svc import convert_reconciliation as convert
 from nft_svc.audit import Origin
@@ -44,11 +44,12 @@ class ReconciliationServicer(reconciliation_pb2_grpc.ReconciliationServiceServic
             request.reconciliation_id,
             convert.kind(request.kind),
             convert.repair(request.repair),
-            int(page.after[0]) if page.after else 0,
-            page.size,
+            page.after_number() or 0,
+            page.limit,
         )
-        last = found[-1]["discrepancy_id"] if len(found) == page.size else None
+        discrepancies, token = page.fill(
+            found, convert.discrepancy, lambda row: (row["discrepancy_id"],)
+        )
         return reconciliation_pb2.ListDiscrepanciesResponse(
-            discrepancies=[convert.discrepancy(row) for row in found],
-            next_page_token=next_token(request, (last,)) if last else "",
+            discrepancies=discrepancies, next_page_token=token
         )

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
-from go2asia.mesh.v1 import item_error_pb2
+from go2asia.mesh.v1.item_error_pb2 import ItemError
 from go2asia.nft.v1 import (
     callbacks_pb2,
     callbacks_pb2_grpc,
@@ -19,11 +19,10 @@ from google.protobuf.message import Message
 
 from mesh import validation
 from mesh.db import Database
-from mesh.errors import Internal, MeshError
 from mesh.idempotency import Key, fingerprint
 from mesh.identity import caller
+from mesh.items import Batch
 from mesh.pagination import next_token, open_page
-from mesh.status import to_item_error
 from mesh.telemetry import current_request_id, traceparent
 from nft_svc import convert
 from nft_svc.audit import Origin
@@ -52,14 +51,6 @@ def _scope(method: str) -> str:
 
 def _origin(request_id: str | None) -> Origin:
     return Origin(str(caller()), request_id, traceparent())
-
-
-def _item_error(error: Exception, item: str) -> item_error_pb2.ItemError:
-    """The error of one item of a batch, its field named from the batch's root."""
-    told = to_item_error(error if isinstance(error, MeshError) else Internal())
-    if told.field:
-        told.field = f"{item}.{told.field}"
-    return told
 
 
 class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
@@ -116,21 +107,17 @@ class RewardServicer(rewards_pb2_grpc.RewardServiceServicer):
     async def _apply_each(
         self, field: str, given: Sequence[Given], read: Callable[[Given], RewardRequest]
     ) -> list[rewards_pb2.ApplyRewardResult]:
-        results = [rewards_pb2.ApplyRewardResult() for _ in given]
-        sound: list[tuple[int, RewardRequest]] = []
-        for number, one in enumerate(given):
-            try:
-                validation.check(one, prefix=f"{field}[{number}]")
-                sound.append((number, read(one)))
-            except MeshError as error:
-                results[number].error.CopyFrom(to_item_error(error))
-        answers = await self._rewards.apply_many([reward for _, reward in sound])
-        for (number, _), answer in zip(sound, answers, strict=True):
-            if isinstance(answer, Exception):
-                results[number].error.CopyFrom(_item_error(answer, f"{field}[{number}]"))
-            else:
-                results[number].outcome.CopyFrom(answer)
-        return results
+        def prepare(one: Given) -> RewardRequest:
+            validation.check(one)
+            return read(one)
+
+        answers = await Batch(field, given, prepare).answers(self._rewards.apply_many)
+        return [
+            rewards_pb2.ApplyRewardResult(error=answer)
+            if isinstance(answer, ItemError)
+            else rewards_pb2.ApplyRewardResult(outcome=answer)
+            for answer in answers
+        ]
 
 
 class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):
@@ -175,7 +162,7 @@ class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):
         self, request: catalog_pb2.PreviewNftTypeRequest, context: Context
     ) -> catalog_pb2.PreviewNftTypeResponse:
         page = open_page(request)
-        after = str(page.after[0]) if page.after else ""
+        after = page.after_text() or ""
         changed = convert.nft_type(request.nft_type)
         found = await self._catalog.preview(changed, request.nft_type.etag, after, page.size)
         return catalog_pb2.PreviewNftTypeResponse(
@@ -202,26 +189,17 @@ class CatalogServicer(catalog_pb2_grpc.NftCatalogServiceServicer):
         self, request: catalog_pb2.ListNftTypeVersionsRequest, context: Context
     ) -> catalog_pb2.ListNftTypeVersionsResponse:
         page = open_page(request)
-        before = int(page.after[0]) if page.after else None
-        found = await self._catalog.versions(request.code, before, page.size)
-        last = found[-1]["entry_id"] if len(found) == page.size else None
-        return catalog_pb2.ListNftTypeVersionsResponse(
-            versions=[convert.nft_type_version(row) for row in found],
-            next_page_token=next_token(request, (last,)) if last else "",
-        )
+        found = await self._catalog.versions(request.code, page.after_number(), page.limit)
+        versions, token = page.fill(found, convert.nft_type_version, lambda row: (row["entry_id"],))
+        return catalog_pb2.ListNftTypeVersionsResponse(versions=versions, next_page_token=token)
 
     async def ListNftTypes(
         self, request: catalog_pb2.ListNftTypesRequest, context: Context
     ) -> catalog_pb2.ListNftTypesResponse:
         page = open_page(request)
-        after = str(page.after[0]) if page.after else None
-        found = await self._catalog.page(after, page.size)
-        return catalog_pb2.ListNftTypesResponse(
-            nft_types=[convert.nft_type_message(one) for one in found],
-            next_page_token=next_token(request, (found[-1].code,))
-            if len(found) == page.size
-            else "",
-        )
+        found = await self._catalog.page(page.after_text(), page.limit)
+        types, token = page.fill(found, convert.nft_type_message, lambda one: (one.code,))
+        return catalog_pb2.ListNftTypesResponse(nft_types=types, next_page_token=token)
 
 
 class CallbackServicer(callbacks_pb2_grpc.MintCallbackServiceServicer):
@@ -292,16 +270,12 @@ class NftServicer(nft_pb2_grpc.NftServiceServicer):
         self, request: nft_pb2.ListNftsRequest, context: Context
     ) -> nft_pb2.ListNftsResponse:
         page = open_page(request)
-        after = str(page.after[0]) if page.after else None
         async with self._database.transaction(read_only=True) as connection:
             found = await reads.nfts(
-                connection, request.user_id, request.nft_type, after, page.size
+                connection, request.user_id, request.nft_type, page.after_id(), page.limit
             )
-        last = found[-1]["nft_id"] if len(found) == page.size else None
-        return nft_pb2.ListNftsResponse(
-            nfts=[convert.nft(row) for row in found],
-            next_page_token=next_token(request, (last,)) if last else "",
-        )
+        nfts, token = page.fill(found, convert.nft, lambda row: (row["nft_id"],))
+        return nft_pb2.ListNftsResponse(nfts=nfts, next_page_token=token)
 
     async def GetProgress(
         self, request: nft_pb2.GetProgressRequest, context: Context
@@ -316,33 +290,30 @@ class NftServicer(nft_pb2_grpc.NftServiceServicer):
         self, request: nft_pb2.ListProgressRequest, context: Context
     ) -> nft_pb2.ListProgressResponse:
         page = open_page(request)
-        after = (str(page.after[0]), str(page.after[1])) if page.after else None
         async with self._database.transaction(read_only=True) as connection:
             found = await reads.progress_page(
-                connection, request.user_id, request.nft_type, after, page.size
+                connection,
+                request.user_id,
+                request.nft_type,
+                convert.progress_seen(page),
+                page.limit,
             )
-        last = found[-1] if len(found) == page.size else None
-        return nft_pb2.ListProgressResponse(
-            progress=[convert.progress_row(row) for row in found],
-            next_page_token=next_token(request, (last["user_id"], last["nft_type"]))
-            if last
-            else "",
+        progress, token = page.fill(
+            found, convert.progress_row, lambda row: (row["user_id"], row["nft_type"])
         )
+        return nft_pb2.ListProgressResponse(progress=progress, next_page_token=token)
 
     async def ListAuditLog(
         self, request: nft_pb2.ListAuditLogRequest, context: Context
     ) -> nft_pb2.ListAuditLogResponse:
         page = open_page(request)
-        before = int(page.after[0]) if page.after else None
+        before = page.after_number()
         async with self._database.transaction(read_only=True) as connection:
             found = await reads.audit_log(
-                connection, request.user_id, request.nft_id, request.action, before, page.size
+                connection, request.user_id, request.nft_id, request.action, before, page.limit
             )
-        last = found[-1]["entry_id"] if len(found) == page.size else None
-        return nft_pb2.ListAuditLogResponse(
-            entries=[convert.audit_entry(row) for row in found],
-            next_page_token=next_token(request, (last,)) if last else "",
-        )
+        entries, token = page.fill(found, convert.audit_entry, lambda row: (row["entry_id"],))
+        return nft_pb2.ListAuditLogResponse(entries=entries, next_page_token=token)
 
     async def GetMint(
         self, request: nft_pb2.GetMintRequest, context: Context
@@ -357,15 +328,13 @@ class NftServicer(nft_pb2_grpc.NftServiceServicer):
         self, request: nft_pb2.ListMintsRequest, context: Context
     ) -> nft_pb2.ListMintsResponse:
         page = open_page(request)
-        after = str(page.after[0]) if page.after else None
         state = convert.mint_state(request.state)
         async with self._database.transaction(read_only=True) as connection:
-            found = await reads.mints(connection, request.user_id, state, after, page.size)
-        last = found[-1].mint_id if len(found) == page.size else None
-        return nft_pb2.ListMintsResponse(
-            mints=[convert.mint(mint) for mint in found],
-            next_page_token=next_token(request, (last,)) if last else "",
-        )
+            found = await reads.mints(
+                connection, request.user_id, state, page.after_id(), page.limit
+            )
+        mints, token = page.fill(found, convert.mint, lambda mint: (mint.mint_id,))
+        return nft_pb2.ListMintsResponse(mints=mints, next_page_token=token)
 
     async def WatchMintStatus(
         self, request: nft_pb2.WatchMintStatusRequest, context: Context

@@ -38,6 +38,7 @@ SMALLEST_STEP = timedelta(microseconds=1)
 """What the database's time can tell apart."""
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LAST_ORDINAL = 2**15 - 1  # smallint
 
 
 def instruction(request: Posted) -> ledger.Instruction:
@@ -202,22 +203,14 @@ def report(found: ledger.Report) -> points_pb2.VerifyLedgerResponse:
     )
 
 
-def seen_up_to(page: Page) -> str | None:
-    """The id of the last transaction that earlier pages showed; raises `PageTokenInvalid`."""
-    match page.after:
-        case None:
-            return None
-        case (str(transaction_id),) if _UUID.fullmatch(transaction_id):
-            return transaction_id
-    raise PageTokenInvalid(field="page_token")
-
-
 def lots_up_to(page: Page) -> LotId | None:
     """The last lot that earlier pages showed; raises `PageTokenInvalid`."""
     match page.after:
         case None:
             return None
-        case (str(transaction_id), int(ordinal)) if _UUID.fullmatch(transaction_id):
+        case (str(transaction_id), int(ordinal)) if (
+            _UUID.fullmatch(transaction_id) and ordinal <= _LAST_ORDINAL
+        ):
             return transaction_id, ordinal
     raise PageTokenInvalid(field="page_token")
 
@@ -230,7 +223,7 @@ def lines_up_to(page: Page) -> tuple[int, datetime | None]:
     match page.after:
         case None:
             return 0, None
-        case (int(version), int(end)) if 0 <= version <= ledger.MAX_BALANCE:
+        case (int(version), int(end)):
             with suppress(OverflowError):
                 return version, _EPOCH + end * SMALLEST_STEP
     raise PageTokenInvalid(field="page_token")

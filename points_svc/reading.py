@@ -1,11 +1,9 @@
 """The reads: each one transaction, answered as the contract shows it."""
 
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
 from go2asia.points.v1 import points_pb2
-from google.protobuf.message import Message
 
 from mesh import pagination
 from mesh.db import Connection, Database
@@ -74,14 +72,12 @@ class Library:
             request.unit,
             request.reference,
             request.reason,
-            convert.seen_up_to(page),
+            page.after_id(),
         )
         async with self._database.transaction(read_only=True) as connection:
-            found = await Reader(connection).page(wanted, page.size + 1)
-        shown, token = _cut(request, page.size, found, [(one.transaction_id,) for one in found])
-        return points_pb2.ListTransactionsResponse(
-            transactions=[convert.transaction(one) for one in found[:shown]], next_page_token=token
-        )
+            found = await Reader(connection).page(wanted, page.limit)
+        shown, token = page.fill(found, convert.transaction, lambda one: (one.transaction_id,))
+        return points_pb2.ListTransactionsResponse(transactions=shown, next_page_token=token)
 
     async def statement(
         self, request: points_pb2.GetStatementRequest
@@ -94,19 +90,19 @@ class Library:
         async with self._snapshot() as connection:
             reader = Reader(connection)
             period = await reader.period(key, start, end)
-            lines = await reader.lines(key, period, shown_up_to, page.size + 1)
+            lines = await reader.lines(key, period, shown_up_to, page.limit)
             booked = await reader.transactions({transaction_id for _, transaction_id in lines})
-        keys = [convert.line_key(line.account_version, end) for line, _ in lines]
-        shown, token = _cut(request, page.size, lines, keys)
+        shown, token = page.fill(
+            [(line, booked[transaction_id]) for line, transaction_id in lines],
+            lambda row: points_pb2.StatementLine(
+                entry=convert.entry(row[0]), transaction=convert.transaction(row[1])
+            ),
+            lambda row: convert.line_key(row[0].account_version, end),
+        )
         return points_pb2.GetStatementResponse(
             opening_balance=period.opening,
             closing_balance=period.closing,
-            lines=[
-                points_pb2.StatementLine(
-                    entry=convert.entry(line), transaction=convert.transaction(booked[of])
-                )
-                for line, of in lines[:shown]
-            ],
+            lines=shown,
             next_page_token=token,
         )
 
@@ -118,12 +114,10 @@ class Library:
                 user_account(request.user_id, request.unit),
                 include_empty=request.include_empty,
                 after=convert.lots_up_to(page),
-                size=page.size + 1,
+                size=page.limit,
             )
-        shown, token = _cut(request, page.size, found, [lot.lot_id for lot in found])
-        return points_pb2.ListLotsResponse(
-            lots=[convert.lot(lot) for lot in found[:shown]], next_page_token=token
-        )
+        shown, token = page.fill(found, convert.lot, lambda lot: lot.lot_id)
+        return points_pb2.ListLotsResponse(lots=shown, next_page_token=token)
 
     async def verify(
         self, request: points_pb2.VerifyLedgerRequest
@@ -150,15 +144,6 @@ class Library:
             now, _ = await store.moment()
             await connection.rollback()  # so that nothing was opened
         return now
-
-
-def _cut(
-    request: Message, size: int, found: Sequence[object], keys: Sequence[tuple[str | int, ...]]
-) -> tuple[int, str]:
-    """How many rows to show and the next page's token; one row more than fits was read."""
-    if len(found) <= size:
-        return len(found), ""
-    return size, pagination.next_token(request, keys[size - 1])
 
 
 def _period(

@@ -4,13 +4,15 @@ from functools import partial
 from typing import Any
 
 import grpc
+from go2asia.mesh.v1.item_error_pb2 import ItemError
 from go2asia.points.v1 import points_pb2, points_pb2_grpc
 from google.protobuf.message import Message
 
-from mesh import idempotency, status, validation
+from mesh import idempotency, validation
 from mesh.db import Database
-from mesh.errors import Internal, InvalidArgument, MeshError
+from mesh.errors import InvalidArgument
 from mesh.identity import caller
+from mesh.items import Batch
 from mesh.wire import MAX_MESSAGE_BYTES
 from points_svc import convert
 from points_svc.holding import Vault, Wish
@@ -66,19 +68,14 @@ class PointsServicer(points_pb2_grpc.PointsServiceServicer):
             raise InvalidArgument(
                 f"The batch is larger than {MAX_BATCH_BYTES} bytes; split it.", field="items"
             )
-        orders = [_checked(item, number) for number, item in enumerate(request.items)]
-        sound = [order for order in orders if isinstance(order, Order)]
+        batch = Batch("items", request.items, _checked)
         book = self._desk.book_many
         if request.atomic:
-            first = next((n for n, it in enumerate(orders) if not isinstance(it, Order)), None)
+            first = batch.first_refused
             together, refuse = self._desk.book_together, self._desk.refuse_together
             book = together if first is None else partial(refuse, first)
-        outcomes = iter(await book(sound))
-        answer = points_pb2.BatchPostResponse(
-            results=[
-                _result(next(outcomes) if isinstance(order, Order) else order) for order in orders
-            ]
-        )
+        outcomes = await batch.answers(book)
+        answer = points_pb2.BatchPostResponse(results=[_result(outcome) for outcome in outcomes])
         if answer.ByteSize() > MAX_MESSAGE_BYTES:
             convert.abridge(answer)
         return answer
@@ -205,18 +202,14 @@ def _order(request: convert.Posted) -> Order:
     return Order(_key(instruction.kind, request), instruction)
 
 
-def _checked(item: points_pb2.PostItem, number: int) -> Order | MeshError:
-    try:
-        validation.check(item, f"items[{number}]")
-        return _order(convert.operation(item))
-    except MeshError as error:
-        return error
+def _checked(item: points_pb2.PostItem) -> Order:
+    validation.check(item)
+    return _order(convert.operation(item))
 
 
-def _result(outcome: Answer | Exception) -> points_pb2.PostResult:
+def _result(outcome: Answer | ItemError) -> points_pb2.PostResult:
     if outcome is None:
         return points_pb2.PostResult(cancelled=True)
     if isinstance(outcome, Transaction):
         return points_pb2.PostResult(transaction=convert.transaction(outcome))
-    error = outcome if isinstance(outcome, MeshError) else Internal()
-    return points_pb2.PostResult(error=status.to_item_error(error))
+    return points_pb2.PostResult(error=outcome)

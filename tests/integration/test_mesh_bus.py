@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
 from devstack.certificates import Authority
 from devstack.nats import NatsServer
@@ -133,6 +134,17 @@ async def test_what_fails_for_now_comes_again(client: Client) -> None:
         assert await pending(client) == 0
     assert inbox.payloads == [b"one", b"one", b"two", b"two"]
     assert [delivery.attempt for delivery in inbox.seen] == [1, 2, 1, 2]
+
+
+async def test_a_delivery_that_breaks_us_is_logged(client: Client) -> None:
+    inbox = Inbox(None, ValueError("defect"))
+    await publish(client, EVENTS, b"one", message_id="1")
+    await publish(client, EVENTS, b"two", message_id="2")
+    with capture_logs() as lines:
+        async with reading(client, inbox):
+            await until(inbox, 3)
+    [line] = [line for line in lines if line["event"] == "delivery_broke"]
+    assert (line["sequence"], line["attempt"], str(line["exc_info"])) == (2, 1, "defect")
 
 
 async def test_what_can_never_be_accepted_is_put_aside(client: Client) -> None:

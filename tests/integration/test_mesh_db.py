@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from devstack.ports import free_port
 from devstack.postgres import Cluster
 from mesh.db import Connection, Database, RetryTransaction, driver
-from mesh.errors import Conflict, Overloaded, Unavailable
+from mesh.errors import Conflict, Overloaded, Unavailable, Unstorable
 
 
 @pytest.fixture
@@ -93,6 +94,30 @@ async def test_a_serialization_failure_of_a_single_transaction_is_a_conflict(
 
     with pytest.raises(Conflict):
         await lose()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(
+    ("statement", "parameter"),
+    [
+        ("SELECT %s::text", "a\0"),
+        ("SELECT %s::text[]", ["a", "\0"]),
+        ("SELECT %s::jsonb", '{"a": "\\u0000"}'),
+    ],
+)
+async def test_a_text_that_postgres_cannot_store_says_so(
+    database: Database, statement: str, parameter: object, binary: bool
+) -> None:
+    async def work(connection: Connection) -> None:
+        await driver(connection).cursor(binary=binary).execute(statement, [parameter])
+
+    with pytest.raises(Unstorable):
+        await database.run(work)
+
+
+async def test_another_mistake_in_a_statement_stays_one(database: Database) -> None:
+    with pytest.raises(DBAPIError):
+        await database.run(lambda c: c.execute(text("SELECT 'x'::int")))
 
 
 async def test_a_read_only_transaction_does_not_leave_its_mark_on_the_pool(

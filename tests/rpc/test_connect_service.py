@@ -23,6 +23,7 @@ from connect_svc.errors import (
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.errors import InvalidArgument, Kind, PageTokenInvalid, PermissionDenied
+from mesh.pagination import next_token
 from mesh.testing import LoopServer
 from tests.integration.connect_replica import event, rule
 from tests.rpc.connect_callers import (
@@ -225,6 +226,24 @@ async def test_what_is_not_there(quest: Caller) -> None:
         await quest.actions.GetRewardAction(
             reward_actions_pb2.GetRewardActionRequest(action_id=nowhere)
         )
+
+
+async def test_a_text_that_no_database_holds_is_refused_with_its_place(operator: Caller) -> None:
+    with pytest.raises(InvalidArgument) as rule_id:
+        await operator.rules.GetRule(rules_pb2.GetRuleRequest(rule_id="a\0"))
+    assert rule_id.value.field == "rule_id"
+    with pytest.raises(InvalidArgument) as recipient:
+        await operator.actions.ListRewardActions(
+            reward_actions_pb2.ListRewardActionsRequest(recipient_user_id="\0")
+        )
+    assert recipient.value.field == "recipient_user_id"
+
+
+async def test_a_page_token_that_nobody_gave_out_is_refused(operator: Caller) -> None:
+    versions = rules_pb2.ListRuleVersionsRequest(rule_id="paged-0")
+    versions.page_token = next_token(versions, (2**31,))
+    with pytest.raises(PageTokenInvalid):
+        await operator.rules.ListRuleVersions(versions)
 
 
 async def test_lists_go_page_by_page(quest: Caller, manager: Caller, operator: Caller) -> None:

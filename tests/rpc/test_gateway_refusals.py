@@ -31,9 +31,11 @@ from mesh.errors import (
     InvalidArgument,
     Kind,
     MeshError,
+    PageTokenInvalid,
     PermissionDenied,
     RequestIdReused,
 )
+from mesh.pagination import next_token
 from tests.integration.gateway_stage import (
     Callers,
     Stage,
@@ -218,6 +220,9 @@ async def test_operations_are_listed_page_by_page(callers: Callers) -> None:
         request.page_token = page.next_page_token
     assert listed == sorted(listed)
     assert {operation.operation_id for operation in taken} <= set(listed)
+    request.page_token = next_token(request, ("no id",))
+    with pytest.raises(PageTokenInvalid):
+        await callers.operator_minting.ListOperations(request)
     with pytest.raises(OperationNotFound):
         await callers.operation(str(uuid4()))
 
@@ -240,6 +245,9 @@ async def test_a_challenge_is_used_once_and_by_its_user(callers: Callers) -> Non
     assert found.wallet == first.wallet
     with pytest.raises(WalletNotLinked):
         await callers.links.GetLinkedWallet(wallets_pb2.GetLinkedWalletRequest(user_id="nobody"))
+    with pytest.raises(InvalidArgument, match="NUL") as unstorable:
+        await callers.links.GetLinkedWallet(wallets_pb2.GetLinkedWalletRequest(user_id="a\0"))
+    assert unstorable.value.field == "user_id"
 
 
 async def test_the_same_request_gets_the_same_challenge(callers: Callers) -> None:

@@ -23,13 +23,17 @@ from mesh.clock import monotonic
 from mesh.errors import (
     DeadlineExceeded,
     Internal,
+    InvalidArgument,
     Kind,
     MeshError,
+    MessageTooLarge,
     NotFound,
     Overloaded,
     Unavailable,
+    Unstorable,
 )
 from mesh.tls import channel_credentials
+from mesh.wire import MAX_MESSAGE_BYTES
 from tests.rpc.mesh_probe import (
     BALANCE,
     WATCH,
@@ -108,6 +112,47 @@ async def test_a_defect_is_logged_whole_and_answered_blandly(
     assert "secret detail" in line["exception"]
     assert line["request_id"] == broken.value.metadata["request_id"]
     assert (line["service"], line["caller"], line["code"]) == ("points", "bff/web", "INTERNAL")
+
+
+async def test_an_answer_too_large_to_be_sent_is_not_asked_for_again(authority: Authority) -> None:
+    calls = 0
+
+    async def answer(request: object) -> points_pb2.GetBalanceResponse:
+        nonlocal calls
+        calls += 1
+        balance = points_pb2.Balance(user_id="x" * (MAX_MESSAGE_BYTES + 1))
+        return points_pb2.GetBalanceResponse(balance=balance)
+
+    async with stub(authority, answer) as client:
+        with pytest.raises(MessageTooLarge, match="smaller page"):
+            await client.GetBalance(BALANCE)
+    assert calls == 1
+
+
+async def test_a_request_too_large_to_be_sent_is_not_repeated(authority: Authority) -> None:
+    async with stub(authority, Flaky()) as client:
+        with pytest.raises(MessageTooLarge, match="split"):
+            await client.GetBalance(
+                points_pb2.GetBalanceRequest(user_id="x" * (MAX_MESSAGE_BYTES + 1))
+            )
+
+
+async def test_a_text_that_cannot_be_stored_is_the_callers_mistake(authority: Authority) -> None:
+    async def updates() -> AsyncIterator[nft_pb2.WatchMintStatusResponse]:
+        raise Unstorable
+        yield
+
+    request = nft_pb2.WatchMintStatusRequest(user_id="ada", resume_token="a\0")
+    async with (
+        serving(authority, feed(updates)) as address,
+        open_channel(address, authority.issue("bff/web")) as channel,
+    ):
+        watch = nft_pb2_grpc.NftServiceStub(channel).WatchMintStatus
+        with pytest.raises(InvalidArgument, match="NUL") as refused:
+            await anext(aiter(watch(request)))
+        assert refused.value.field == "resume_token"
+        with pytest.raises(Internal):
+            await anext(aiter(watch(WATCH)))
 
 
 async def test_a_passing_failure_is_repeated(authority: Authority) -> None:

@@ -19,6 +19,7 @@ from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.clock import new_id
 from mesh.errors import Kind, MeshError
+from mesh.pagination import next_token
 from tests.rpc.mesh_probe import serving
 from tests.rpc.nft_process import MemoryGateway, Watch, a_user, explorer, nft_process, reward
 
@@ -96,6 +97,12 @@ def asked(nft_id: str, user_id: str = ADA) -> nft_pb2.RequestMintRequest:
 async def watched(callers: Callers, **request: Any) -> None:
     async for _ in callers.people.WatchMintStatus(Watch(**request)):
         return
+
+
+def forged(request: Any, *key: str | int) -> Any:
+    """The request with a token that nobody gave out."""
+    request.page_token = next_token(request, key)
+    return request
 
 
 def changed_archived(callers: Callers) -> catalog_pb2.UpdateNftTypeRequest:
@@ -185,6 +192,26 @@ CASES: dict[str, Case] = {
     "unknown type, read": (
         lambda c: c.authors.GetNftType(catalog_pb2.GetNftTypeRequest(code="pirate")),
         Kind.NOT_FOUND, "UNKNOWN_NFT_TYPE", "code", {"nft_type": "pirate"},
+    ),
+    "a text that cannot be stored": (
+        lambda c: c.authors.GetNftType(catalog_pb2.GetNftTypeRequest(code="pi\0rate")),
+        Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "code", {},
+    ),
+    "metadata that cannot be stored": (
+        lambda c: c.authors.CreateNftType(created(motto="\0")),
+        Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "nft_type.levels[0].metadata", {},
+    ),
+    "metadata with a number that is none": (
+        lambda c: c.authors.CreateNftType(created(power=float("inf"))),
+        Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "nft_type.levels[0].metadata", {},
+    ),
+    "a page token with no id": (
+        lambda c: c.people.ListNfts(forged(nft_pb2.ListNftsRequest(user_id=ADA), "pirate")),
+        Kind.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "page_token", {},
+    ),
+    "a page token with half a key": (
+        lambda c: c.people.ListProgress(forged(nft_pb2.ListProgressRequest(user_id=ADA), ADA)),
+        Kind.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "page_token", {},
     ),
 }  # fmt: skip
 

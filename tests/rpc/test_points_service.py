@@ -13,6 +13,7 @@ from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.client import open_channel
 from mesh.errors import InvalidArgument, PageTokenInvalid, PermissionDenied, RequestIdReused
+from mesh.pagination import next_token
 from mesh.testing import LoopServer
 from points_svc.errors import (
     EffectiveTimeInFuture,
@@ -248,6 +249,13 @@ async def test_lists_show_one_batch_in_the_order_it_was_decided(
     assert [booked.request_id for booked in page.transactions] == [
         item.request_id for item in reversed(items)
     ]
+
+
+async def test_a_page_token_with_a_lot_that_cannot_be_is_refused(operator: Stub) -> None:
+    lots = points_pb2.ListLotsRequest(user_id="mia", unit="G2A")
+    lots.page_token = next_token(lots, ("0190b7f4-7b1e-7cc3-98c4-dc0c0c07398f", 2**15))
+    with pytest.raises(PageTokenInvalid):
+        await operator.ListLots(lots)
 
 
 async def test_a_page_token_of_another_query_is_refused(connect: Stub, operator: Stub) -> None:

@@ -2,6 +2,7 @@
 
 import grpc
 import pytest
+from go2asia.connect.v1 import events_pb2
 from go2asia.mesh.v1 import item_error_pb2
 from go2asia.points.v1 import points_pb2
 
@@ -12,11 +13,13 @@ from mesh.errors import (
     InvalidArgument,
     Kind,
     MeshError,
+    MessageTooLarge,
     NotFound,
     Overloaded,
     Unavailable,
+    Unstorable,
 )
-from mesh.validation import MAX_VIOLATIONS, InvalidFields, check
+from mesh.validation import MAX_VIOLATIONS, InvalidFields, check, unstorable_field
 
 
 def over_the_wire(error: MeshError) -> MeshError:
@@ -30,9 +33,9 @@ def over_the_wire(error: MeshError) -> MeshError:
     return status.from_grpc(received)
 
 
-def bare(code: grpc.StatusCode) -> MeshError:
+def bare(code: grpc.StatusCode, details: str = "said grpc") -> MeshError:
     return status.from_grpc(
-        grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="said grpc")
+        grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
     )
 
 
@@ -77,6 +80,42 @@ def test_what_grpc_says_itself_has_a_class(
     error = bare(code)
     assert type(error) is expected
     assert "said grpc" in error.message
+
+
+def test_a_message_too_large_is_not_sent_again() -> None:
+    said = "CLIENT: Received message larger than max (5000008 vs. 4194304)"
+    error = bare(grpc.StatusCode.RESOURCE_EXHAUSTED, said)
+    assert type(error) is MessageTooLarge
+    assert said in error.message
+    assert not error.transient
+
+
+def test_the_field_that_cannot_be_stored_is_named() -> None:
+    award = points_pb2.AwardRequest(request_id="a")
+    award.posting.metadata["quest"] = "temple\0"
+    told = status.told(Unstorable(), award)
+    assert (told.kind, told.field) == (Kind.INVALID_ARGUMENT, 'posting.metadata["quest"]')
+    assert type(over_the_wire(told)) is InvalidArgument
+
+
+def test_what_could_not_be_stored_is_our_fault_if_the_request_does_not_hold_it() -> None:
+    award = points_pb2.AwardRequest(request_id="a", posting=points_pb2.PostingDetails(amount=1))
+    assert type(status.told(Unstorable(), award)) is Internal
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [("\0", "context"), (float("nan"), "context"), ("fine", None), (1.5, None), (None, None)],
+)
+def test_a_struct_is_one_field(value: object, field: str | None) -> None:
+    event = events_pb2.Event()
+    event.context.update({"stay": {"nights": [2, value]}})
+    assert unstorable_field(event) == field
+    event = events_pb2.Event(source="quest")
+    event.context["a\0"] = 1
+    assert unstorable_field(events_pb2.BatchSubmitEventsRequest(events=[event, event])) == (
+        "events[0].context"
+    )
 
 
 def test_all_violations_survive() -> None:

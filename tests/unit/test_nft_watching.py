@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from mesh import watching
-from mesh.errors import Unavailable
+from mesh.errors import MeshError, MessageTooLarge, Unavailable
 from mesh.watching import watch
 from nft_svc.errors import ReaderTooSlow, ResumeTokenExpired, StreamEvicted, UnknownNftType
 
@@ -85,8 +85,9 @@ async def test_a_token_too_old_begins_anew() -> None:
     assert opened == ["", "a", ""]
 
 
-async def test_a_refusal_is_raised() -> None:
-    opened, stream = scripted([UnknownNftType()])
-    with pytest.raises(UnknownNftType):
+@pytest.mark.parametrize("refusal", [UnknownNftType(), MessageTooLarge()])
+async def test_what_would_be_met_again_is_raised(refusal: MeshError) -> None:
+    opened, stream = scripted([refusal])
+    with pytest.raises(type(refusal)):
         await read(stream)
     assert opened == [""]

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgo2asia/mesh/v1/errors.proto\x12\x0fgo2asia.mesh.v1*\x92\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1c\n\x18\x45RROR_REASON_NO_IDENTITY\x10\x02\x12!\n\x1d\x45RROR_REASON_ROLE_NOT_ALLOWED\x10\x03\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x04\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x05\x12#\n\x1f\x45RROR_REASON_PAGE_TOKEN_INVALID\x10\x06\x12\"\n\x1e\x45RROR_REASON_CONCURRENT_UPDATE\x10\x07\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x08\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\t\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\n\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgo2asia/mesh/v1/errors.proto\x12\x0fgo2asia.mesh.v1*\xb6\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1c\n\x18\x45RROR_REASON_NO_IDENTITY\x10\x02\x12!\n\x1d\x45RROR_REASON_ROLE_NOT_ALLOWED\x10\x03\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x04\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x05\x12#\n\x1f\x45RROR_REASON_PAGE_TOKEN_INVALID\x10\x06\x12\"\n\x1e\x45RROR_REASON_CONCURRENT_UPDATE\x10\x07\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x08\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\t\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\n\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0b\x12\"\n\x1e\x45RROR_REASON_MESSAGE_TOO_LARGE\x10\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'go2asia.mesh.v1.errors_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=50
-  _globals['_ERRORREASON']._serialized_end=452
+  _globals['_ERRORREASON']._serialized_end=488
 # @@protoc_insertion_point(module_scope)

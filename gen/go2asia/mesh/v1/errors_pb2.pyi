@@ -52,6 +52,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: nothing has the given id. Metadata: `resource_type`, `resource_id`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 11
     """INTERNAL: a defect of ours. Metadata: `request_id` to find it in the logs."""
+    ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 12
+    """RESOURCE_EXHAUSTED: the request or its answer exceeds the size of a message (4 MiB); split it or
+    ask for a smaller page.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the chassis itself gives, in any service. On the wire a reason is the name without
@@ -88,4 +92,8 @@ ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 10
 """NOT_FOUND: nothing has the given id. Metadata: `resource_type`, `resource_id`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 11
 """INTERNAL: a defect of ours. Metadata: `request_id` to find it in the logs."""
+ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 12
+"""RESOURCE_EXHAUSTED: the request or its answer exceeds the size of a message (4 MiB); split it or
+ask for a smaller page.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -59,7 +59,7 @@ class ItemError(_message.Message):
     message: _builtins.str
     """A sentence for people."""
     field: _builtins.str
-    """Field at fault, if one is."""
+    """Field at fault, if one is, named from the root of the request, e.g. `items[3].award`."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Metadata as in `google.rpc.ErrorInfo.metadata`."""
