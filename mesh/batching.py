@@ -43,9 +43,10 @@ async def bisect(
     return list(results)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Submission(Generic[Item, Result]):
     item: Item
+    weight: int
     outcome: "asyncio.Future[Result]"
 
 
@@ -56,6 +57,9 @@ class GroupCommit(Generic[Item, Result]):
     to raise to that item's caller. When it raises for a batch, the batch is bisected until the
     poison item stands alone, so `commit` must leave no trace when it raises. A caller that is
     cancelled takes its item out of the queue, but not out of a batch already under way.
+
+    `max_batch` and `max_waiting` bound the sum of the items' weights, one each unless said
+    otherwise; an item heavier than `max_batch` is committed alone.
 
     Leaving the context refuses new items and commits those that wait. With more than one writer
     batches run concurrently, in no particular order; but beside a batch under way only full ones
@@ -77,6 +81,7 @@ class GroupCommit(Generic[Item, Result]):
         self._max_waiting = max_waiting
         self._writer_count = writers
         self._waiting: deque[_Submission[Item, Result]] = deque()
+        self._waiting_weight = 0
         self._wake = asyncio.Event()
         self._under_way = 0
         self._open = False
@@ -103,13 +108,13 @@ class GroupCommit(Generic[Item, Result]):
             for submission in self._waiting:
                 _settle(submission.outcome, Unavailable())
 
-    async def submit(self, item: Item) -> Result:
+    async def submit(self, item: Item, *, weight: int = 1) -> Result:
         """Commits `item` with whatever else is in flight and returns its result.
 
         Raises the item's own exception, `Overloaded` when too many wait already, and `Unavailable`
         when the group is closed.
         """
-        return await self._enqueue([item])[0]
+        return await self._enqueue([item], weight)[0]
 
     async def submit_many(self, items: Sequence[Item]) -> list[Result | Exception]:
         """Like `submit` for several items at once: one result or exception each, in order.
@@ -120,14 +125,17 @@ class GroupCommit(Generic[Item, Result]):
         results = await asyncio.gather(*outcomes, return_exceptions=True)
         return [_expected(result) for result in results]
 
-    def _enqueue(self, items: Sequence[Item]) -> "list[asyncio.Future[Result]]":
+    def _enqueue(self, items: Sequence[Item], weight: int = 1) -> "list[asyncio.Future[Result]]":
         if not self._open:
             raise Unavailable("The service is shutting down; try again with the same request id.")
-        if len(self._waiting) + len(items) > self._max_waiting:
+        if self._waiting_weight + len(items) * weight > self._max_waiting:
             raise Overloaded(queue=self._name)
         loop = asyncio.get_running_loop()
-        submissions = [_Submission[Item, Result](item, loop.create_future()) for item in items]
+        submissions: list[_Submission[Item, Result]] = [
+            _Submission(item, weight, loop.create_future()) for item in items
+        ]
         self._waiting.extend(submissions)
+        self._waiting_weight += len(items) * weight
         if self._ready():
             self._wake.set()
         return [submission.outcome for submission in submissions]
@@ -148,14 +156,17 @@ class GroupCommit(Generic[Item, Result]):
     def _ready(self) -> bool:
         """Whether a batch may start."""
         needed = self._max_batch if self._under_way and self._open else 1
-        return len(self._waiting) >= needed
+        return self._waiting_weight >= needed
 
     def _take(self) -> list[_Submission[Item, Result]]:
         batch: list[_Submission[Item, Result]] = []
-        while self._waiting and len(batch) < self._max_batch:
+        room = self._max_batch
+        while self._waiting and (self._waiting[0].weight <= room or not batch):
             submission = self._waiting.popleft()
+            self._waiting_weight -= submission.weight
             if not submission.outcome.done():  # its caller has gone
                 batch.append(submission)
+                room -= submission.weight
         return batch
 
     async def _run(self, batch: list[_Submission[Item, Result]]) -> None:

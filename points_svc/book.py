@@ -149,7 +149,7 @@ class Book:
             self.make_lot((transaction_id, number), user, part)
             for number, part in enumerate(merged(without(parts, repaid)))
         ]
-        return Outcome(entries, tuple(sorted((*changes, *made), key=_lot_id)))
+        return Outcome(entries, (*changes, *made))
 
     def _debit(self, user: AccountKey, amount: int) -> tuple[list[Flow], list[LotChange]]:
         """Takes points out of lots, and what they lack, if allowed, out of the overdraft."""
@@ -219,10 +219,6 @@ class Book:
     def _put(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         self._undo.append((table, key, table.get(key)))
         table[key] = value
-
-
-def _lot_id(change: LotChange) -> LotId:
-    return change.lot_id
 
 
 def _move(account: Account, change: int) -> Account:

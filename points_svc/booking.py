@@ -7,7 +7,7 @@ from typing import Self
 from mesh.clock import new_id
 from mesh.db import Connection
 from mesh.errors import RequestIdReused
-from mesh.idempotency import Key
+from mesh.idempotency import ANY_INPUT, Key
 from points_svc.book import Book, Outcome
 from points_svc.errors import UnknownUnit
 from points_svc.ledger import (
@@ -85,7 +85,12 @@ class Booking:
     ) -> Transaction:
         """Books what was decided, in answer to the request `key`."""
         made = Transaction(
-            transaction_id, instruction, effective_time or self.now, self.now, *outcome
+            transaction_id,
+            instruction,
+            effective_time or self.now,
+            self.now,
+            outcome.entries,
+            tuple(sorted(outcome.lot_changes)),  # by lot, as they are read when it is replayed
         )
         self._booked.append(made)
         if key is not None:
@@ -169,7 +174,6 @@ class Booking:
         # Those whose time has passed come first among an account's lots.
         changes = self.book.take(self.book.lots(user), amount)
         entries = self.book.post([Posting(user, expiry(user.unit), amount)])
-        changes.sort(key=lambda change: change.lot_id)
         self.add(instruction, Outcome(entries, tuple(changes)), transaction_id)
 
 
@@ -189,6 +193,6 @@ async def bury(connection: Connection, key: Key, scope: str, request_id: str) ->
     store = Store(connection)
     if await seen(store, key):
         return
-    dead = await store.tombstones([(scope, request_id)])
-    target = [] if dead else [(Key(scope, request_id, b""), "")]
+    buried = await store.answered(scope, request_id) == ""
+    target = [] if buried else [(Key(scope, request_id, ANY_INPUT), "")]
     await store.remember([(key, ""), *target])

@@ -1,7 +1,8 @@
 """Between the contract's messages and the ledger's terms; pure."""
 
 import re
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -31,6 +32,11 @@ _STATES = {
     HoldState.RELEASED: points_pb2.Hold.STATE_RELEASED,
     HoldState.EXPIRED: points_pb2.Hold.STATE_EXPIRED,
 }
+# What happened to more lots than this is not shown lot by lot: an answer must fit into a message.
+MAX_LOTS = 1000
+SMALLEST_STEP = timedelta(microseconds=1)
+"""What the database's time can tell apart."""
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LAST_ORDINAL = 2**15 - 1  # smallint
 
@@ -104,10 +110,11 @@ def transaction(booked: ledger.Transaction) -> points_pb2.Transaction:
         recipient_user_id=asked.recipient,
         reversed_transaction_id=asked.reverses or "",
         hold_id=asked.hold_id or "",
+        lot_changes_left_out=max(0, len(booked.lot_changes) - MAX_LOTS),
     )
     for one in booked.entries:
         message.entries.append(entry(one))
-    for change in booked.lot_changes:
+    for change in booked.lot_changes[:MAX_LOTS]:
         message.lot_changes.add(
             lot_id=lot_id(change.lot_id),
             account=change.owner,
@@ -115,6 +122,16 @@ def transaction(booked: ledger.Transaction) -> points_pb2.Transaction:
             expire_time=timestamp(change.expire_time) if change.expire_time else None,
         )
     return message
+
+
+def abridge(answer: points_pb2.BatchPostResponse) -> None:
+    """Leaves out of each transaction the bulk of what its item did not say itself."""
+    for result in answer.results:
+        if result.HasField("transaction"):
+            booked = result.transaction
+            booked.lot_changes_left_out += len(booked.lot_changes)
+            booked.ClearField("lot_changes")
+            booked.ClearField("entries")
 
 
 def entry(one: ledger.Entry) -> points_pb2.Entry:
@@ -144,8 +161,9 @@ def hold(placed: ledger.Hold | None) -> points_pb2.Hold | None:
         closed_time=timestamp(placed.closed_time) if placed.closed_time else None,
         lots=[
             points_pb2.LotReservation(lot_id=lot_id(lot), amount=amount)
-            for lot, amount in placed.lots
+            for lot, amount in placed.lots[:MAX_LOTS]
         ],
+        lots_left_out=max(0, len(placed.lots) - MAX_LOTS),
     )
 
 
@@ -195,6 +213,25 @@ def lots_up_to(page: Page) -> LotId | None:
         ):
             return transaction_id, ordinal
     raise PageTokenInvalid(field="page_token")
+
+
+def lines_up_to(page: Page) -> tuple[int, datetime | None]:
+    """The version of the last line that earlier pages showed, and where their period ended.
+
+    Raises `PageTokenInvalid`.
+    """
+    match page.after:
+        case None:
+            return 0, None
+        case (int(version), int(end)):
+            with suppress(OverflowError):
+                return version, _EPOCH + end * SMALLEST_STEP
+    raise PageTokenInvalid(field="page_token")
+
+
+def line_key(version: int, end: datetime) -> tuple[int, int]:
+    """What a page token says of the last line shown, and of where the period ended."""
+    return version, (end - _EPOCH) // SMALLEST_STEP
 
 
 def moment(message: Timestamp, field: str) -> datetime:

@@ -252,6 +252,23 @@ class TimeInFuture(MeshError):
         )
 
 
+class PeriodReversed(MeshError):
+    """The period ends before it begins; exchange its start and its end."""
+
+    kind = Kind.INVALID_ARGUMENT
+    reason = "PERIOD_REVERSED"
+    domain = DOMAIN
+
+    def __init__(self, start_time: str, end_time: str) -> None:
+        super().__init__(
+            f"The period begins at {start_time} but ends at {end_time}; send a start that is not "
+            "after the end.",
+            field="start_time",
+            start_time=start_time,
+            end_time=end_time,
+        )
+
+
 class FilterRequired(MeshError):
     """The list would be of everything; name a user, a reference or a reason."""
 

@@ -200,7 +200,6 @@ async def _capture(
         None,
         hold_id=hold.hold_id,
     )
-    changes.sort(key=lambda change: change.lot_id)
     made = booking.add(instruction, Outcome(entries, tuple(changes)), transaction_id, key)
     await booking.expire([hold.user])
     await booking.finish()

@@ -71,8 +71,16 @@ class Desk:
         return [group if isinstance(group, Exception) else group[0] for group in groups]
 
     async def book_together(self, orders: Sequence[Order]) -> list[Answer | Exception]:
-        """Books all orders or none; the refused one says why, the others `BatchRefused`."""
-        return list(await self._batches.submit(tuple(orders)))
+        """Books all orders or none; the refused one says why, other new ones `BatchRefused`."""
+        return list(await self._batches.submit(tuple(orders), weight=len(orders)))
+
+    async def refuse_together(
+        self, number: int, orders: Sequence[Order]
+    ) -> list[Answer | Exception]:
+        """What `book_together` says when it is item `number` of the batch that is refused."""
+        async with self._database.transaction(read_only=True) as connection:
+            known = await Store(connection).recall([order.key for order in orders])
+        return [known.get(order.key, BatchRefused(number)) for order in orders]
 
     async def _commit(self, groups: Sequence[Group]) -> list[list[Answer | Exception]]:
         return await self._database.run(lambda connection: _book(Store(connection), groups))
@@ -129,19 +137,23 @@ class Batch:
 
     def _decide(self, order: Order, fresh: list[Key]) -> Answer:
         key = order.key
-        if key in self._known:
-            answer = self._known[key]
-            if isinstance(answer, RequestIdReused):
-                raise answer
-            return answer
-        if (earlier := self._new.get((key.scope, key.request_id))) is not None:
-            if earlier[0] != key:
-                raise RequestIdReused(request_id=key.request_id)
-            return earlier[1]
+        earlier = self._earlier(key)
+        if isinstance(earlier, RequestIdReused):
+            raise earlier
+        if not isinstance(earlier, Key):
+            return earlier
         made = self._post(order)
         self._new[key.scope, key.request_id] = key, made
         fresh.append(key)
         return made
+
+    def _earlier(self, key: Key) -> Answer | RequestIdReused | Key:
+        """What the request id of an order was used for before; the key itself if it is new."""
+        if key in self._known:
+            return self._known[key]
+        if (earlier := self._new.get((key.scope, key.request_id))) is None:
+            return key
+        return earlier[1] if earlier[0] == key else RequestIdReused(request_id=key.request_id)
 
     def _post(self, order: Order) -> Transaction:
         asked, now = order.instruction, self._booking.now
@@ -161,10 +173,9 @@ class Batch:
     def _refused(self, group: Group, number: int, refusal: MeshError) -> list[Answer | Exception]:
         if len(group) == 1:
             return [refusal]
-        answers: list[Answer | Exception] = [BatchRefused(number) for _ in group]
+        earlier = [self._earlier(order.key) for order in group]
+        answers: list[Answer | Exception] = [
+            BatchRefused(number) if isinstance(answer, Key) else answer for answer in earlier
+        ]
         answers[number] = refusal
-        for place, order in enumerate(group):
-            answer = self._known.get(order.key)
-            if isinstance(answer, Transaction):  # booked by an earlier call, and still is
-                answers[place] = answer
         return answers

@@ -1,19 +1,24 @@
 """The reads: each one transaction, answered as the contract shows it."""
 
-from datetime import datetime, timedelta
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 
 from go2asia.points.v1 import points_pb2
 
 from mesh import pagination
-from mesh.db import Database
+from mesh.db import Connection, Database
 from points_svc import convert
 from points_svc.audit import verify
-from points_svc.errors import FilterRequired, TimeInFuture, TransactionNotFound
-from points_svc.ledger import USER, Seal, user_account
+from points_svc.errors import (
+    FilterRequired,
+    PeriodReversed,
+    TimeInFuture,
+    TransactionNotFound,
+)
+from points_svc.ledger import USER, AccountKey, Seal, user_account
+from points_svc.store.booking import Store
 from points_svc.store.history import Filter
 from points_svc.store.reading import Balance, Reader
-
-_SMALLEST_STEP = timedelta(microseconds=1)  # what the database's time can tell apart
 
 
 class Library:
@@ -25,14 +30,16 @@ class Library:
     async def balance(self, request: points_pb2.GetBalanceRequest) -> points_pb2.GetBalanceResponse:
         """Now, or as the ledger had it at a moment of the past."""
         key = user_account(request.user_id, request.unit)
-        async with self._database.transaction(read_only=True) as connection:
+        moment = None
+        if request.HasField("as_of_time"):
+            moment = convert.moment(request.as_of_time, "as_of_time")
+            _require_past("as_of_time", moment, await self._settled(key))
+        async with self._snapshot() as connection:
             reader = Reader(connection)
-            if not request.HasField("as_of_time"):
+            if moment is None:
                 [found] = await reader.balances([key], request.unit)
             else:
-                moment = convert.moment(request.as_of_time, "as_of_time")
-                _require_past("as_of_time", moment, await reader.now())
-                found = await reader.balance_before(key, moment + _SMALLEST_STEP)
+                found = await reader.balance_before(key, moment + convert.SMALLEST_STEP)
         return points_pb2.GetBalanceResponse(balance=_balance(found))
 
     async def balances(
@@ -40,9 +47,7 @@ class Library:
     ) -> points_pb2.BatchGetBalancesResponse:
         """Of many users, from one snapshot."""
         keys = [user_account(user_id, request.unit) for user_id in request.user_ids]
-        async with self._database.transaction(
-            read_only=True, isolation="REPEATABLE READ"
-        ) as connection:
+        async with self._snapshot() as connection:
             found = await Reader(connection).balances(keys, request.unit)
         return points_pb2.BatchGetBalancesResponse(balances=[_balance(one) for one in found])
 
@@ -77,30 +82,22 @@ class Library:
     async def statement(
         self, request: points_pb2.GetStatementRequest
     ) -> points_pb2.GetStatementResponse:
-        """Raises `TimeInFuture`, `PageTokenInvalid`, `UnknownUnit`."""
+        """Raises `TimeInFuture`, `PeriodReversed`, `PageTokenInvalid`, `UnknownUnit`."""
         key = user_account(request.user_id, request.unit)
         page = pagination.open_page(request)
-        async with self._database.transaction(
-            read_only=True, isolation="REPEATABLE READ"
-        ) as connection:
+        shown_up_to, shown_end = convert.lines_up_to(page)
+        start, end = _period(request, shown_end, await self._settled(key))
+        async with self._snapshot() as connection:
             reader = Reader(connection)
-            now = await reader.now()
-            start, end = None, now
-            if request.HasField("end_time"):
-                end = convert.moment(request.end_time, "end_time")
-            if request.HasField("start_time"):
-                start = convert.moment(request.start_time, "start_time")
-                _require_past("start_time", start, end)
-            _require_past("end_time", end, now)
             period = await reader.period(key, start, end)
-            lines = await reader.lines(key, period, page.after_number() or 0, page.limit)
+            lines = await reader.lines(key, period, shown_up_to, page.limit)
             booked = await reader.transactions({transaction_id for _, transaction_id in lines})
         shown, token = page.fill(
             [(line, booked[transaction_id]) for line, transaction_id in lines],
             lambda row: points_pb2.StatementLine(
                 entry=convert.entry(row[0]), transaction=convert.transaction(row[1])
             ),
-            lambda row: (row[0].account_version,),
+            lambda row: convert.line_key(row[0].account_version, end),
         )
         return points_pb2.GetStatementResponse(
             opening_balance=period.opening,
@@ -128,10 +125,44 @@ class Library:
         """Recomputes the ledger, as of one moment, while it goes on being written."""
         noted = request.known_seal
         known = Seal(noted.number, noted.hash) if request.HasField("known_seal") else None
-        async with self._database.transaction(
-            read_only=True, isolation="REPEATABLE READ"
-        ) as connection:
+        async with self._snapshot() as connection:
             return convert.report(await verify(connection, known))
+
+    def _snapshot(self) -> AbstractAsyncContextManager[Connection]:
+        """A transaction all of whose statements see the same moment."""
+        return self._database.transaction(read_only=True, isolation="REPEATABLE READ")
+
+    async def _settled(self, user: AccountKey) -> datetime:
+        """The database's time, when whatever is booked on a user's account until then can be seen.
+
+        A booking has its time before it is committed, under the account's lock, even if it opens
+        the account; so who gets that lock has waited for all bookings with an earlier time.
+        """
+        async with self._database.transaction() as connection:
+            store = Store(connection)
+            await store.lock([user], opening=[user])
+            now, _ = await store.moment()
+            await connection.rollback()  # so that nothing was opened
+        return now
+
+
+def _period(
+    request: points_pb2.GetStatementRequest, shown_end: datetime | None, now: datetime
+) -> tuple[datetime | None, datetime]:
+    """Where a statement begins and ends; without an end, where its first page ended.
+
+    Raises `TimeInFuture`, `PeriodReversed`.
+    """
+    start, end = None, shown_end or now
+    if request.HasField("end_time"):
+        end = convert.moment(request.end_time, "end_time")
+    _require_past("end_time", end, now)
+    if request.HasField("start_time"):
+        start = convert.moment(request.start_time, "start_time")
+        _require_past("start_time", start, now)
+        if start > end:
+            raise PeriodReversed(start.isoformat(), end.isoformat())
+    return start, end
 
 
 def _require_past(field: str, moment: datetime, now: datetime) -> None:

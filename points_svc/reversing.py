@@ -147,7 +147,7 @@ def _decide(
         case Kind.AWARD:
             sources, changes = _take_back(book, original, asked.user, done, amount)
             entries = book.post(pair(sources, [(issuance(asked.unit), amount)]))
-            return Outcome(entries, tuple(sorted(changes, key=lambda c: c.lot_id)))
+            return Outcome(entries, tuple(changes))
         case Kind.TRANSFER:
             sources, changes = _take_back(book, original, asked.receiver, done, amount)
         case _:
@@ -204,7 +204,7 @@ def _give_back(
     if missing:
         returned.append(book.make_lot((reversal_id, 0), user, Part(missing, None)))
     entries = book.post(pair(sources, [(debt_account(user), repaid), (user, amount - repaid)]))
-    return Outcome(entries, tuple(sorted((*changes, *returned), key=lambda c: c.lot_id)))
+    return Outcome(entries, (*changes, *returned))
 
 
 def _users(original: Transaction) -> set[AccountKey]:

@@ -1,6 +1,5 @@
 """The RPCs of PointsService: convert, hand over, convert back."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,8 @@ from mesh.db import Database
 from mesh.errors import InvalidArgument
 from mesh.identity import caller
 from mesh.items import Batch
+from mesh.wire import MAX_MESSAGE_BYTES
 from points_svc import convert
-from points_svc.errors import BatchRefused
 from points_svc.holding import Vault, Wish
 from points_svc.ledger import Transaction
 from points_svc.posting import Answer, Desk, Order
@@ -23,7 +22,7 @@ from points_svc.reading import Library
 from points_svc.reversing import Name, Return, Reverser
 
 # Answers repeat the items and add some; both directions have the chassis's limit of 4 MiB, and a
-# batch must not be booked whose answer cannot be sent.
+# batch must not be booked whose answer, abridged if need be, cannot be sent.
 MAX_BATCH_BYTES = 3 * 1024 * 1024
 
 _PLACE = "place-hold"
@@ -73,9 +72,13 @@ class PointsServicer(points_pb2_grpc.PointsServiceServicer):
         book = self._desk.book_many
         if request.atomic:
             first = batch.first_refused
-            book = self._desk.book_together if first is None else partial(_refuse_all, first)
+            together, refuse = self._desk.book_together, self._desk.refuse_together
+            book = together if first is None else partial(refuse, first)
         outcomes = await batch.answers(book)
-        return points_pb2.BatchPostResponse(results=[_result(outcome) for outcome in outcomes])
+        answer = points_pb2.BatchPostResponse(results=[_result(outcome) for outcome in outcomes])
+        if answer.ByteSize() > MAX_MESSAGE_BYTES:
+            convert.abridge(answer)
+        return answer
 
     async def PlaceHold(
         self, request: points_pb2.PlaceHoldRequest, context: Context
@@ -202,11 +205,6 @@ def _order(request: convert.Posted) -> Order:
 def _checked(item: points_pb2.PostItem) -> Order:
     validation.check(item)
     return _order(convert.operation(item))
-
-
-async def _refuse_all(first: int, orders: Sequence[Order]) -> list[Answer | Exception]:
-    """The malformed items of an atomic batch say what is wrong, the others which one it was."""
-    return [BatchRefused(first) for _ in orders]
 
 
 def _result(outcome: Answer | ItemError) -> points_pb2.PostResult:

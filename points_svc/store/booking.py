@@ -62,13 +62,6 @@ FROM unnest(%b::uuid[], %b::smallint[]) AS k (transaction_id, ordinal)
     JOIN lots USING (transaction_id, ordinal)
 """
 
-_TOMBSTONES = """
-SELECT scope, request_id
-FROM unnest(%b::text[], %b::text[]) AS k (scope, request_id)
-    JOIN idempotency_keys USING (scope, request_id)
-WHERE response = ''
-"""
-
 _WRITE = """
 WITH booked AS (
     INSERT INTO transactions (transaction_id, request_id, kind, user_id, recipient, unit, amount,
@@ -197,21 +190,10 @@ class Store:
     async def recall_ids(self, keys: Sequence[Key]) -> dict[Key, str | RequestIdReused | None]:
         """As `recall`, but with the ids that were answered: of a transaction or a hold."""
         known = await recall(self.connection, idempotency_keys, keys)
-        reused = [key for key, answer in known.items() if not isinstance(answer, bytes)]
-        dead = await self.tombstones([(key.scope, key.request_id) for key in reused])
-        answers: dict[Key, str | RequestIdReused | None] = {}
-        for key, answer in known.items():
-            if isinstance(answer, bytes):
-                answers[key] = answer.decode() or None
-            else:
-                answers[key] = None if (key.scope, key.request_id) in dead else answer
-        return answers
-
-    async def tombstones(self, names: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Which of these (scope, request id) pairs tombstones stand for."""
-        if not names:
-            return set()
-        return set(await fetch(self.connection, _TOMBSTONES, *columns(names, 2)))
+        return {
+            key: (answer.decode() or None) if isinstance(answer, bytes) else answer
+            for key, answer in known.items()
+        }
 
     async def answered(self, scope: str, request_id: str) -> str | None:
         """The id that a request was answered with, empty for a tombstone, None if never seen."""

@@ -29,13 +29,15 @@ async def transactions_by_id(
     if not ids:
         return {}
     found = (
-        await connection.execute(select(transactions).where(transactions.c.transaction_id.in_(ids)))
+        await connection.execute(
+            select(transactions).where(rows.among(transactions.c.transaction_id, ids))
+        )
     ).all()
     sides: dict[str, list[Entry]] = defaultdict(list)
     for side in await connection.execute(
         select(entries, accounts.c.owner, accounts.c.unit)
         .join(accounts, accounts.c.account_id == entries.c.account_id)
-        .where(entries.c.transaction_id.in_(ids))
+        .where(rows.among(entries.c.transaction_id, ids))
         .order_by(entries.c.transaction_id, entries.c.ordinal)
     ):
         account = AccountKey(side.owner, side.unit)
@@ -63,7 +65,7 @@ async def _lot_changes(connection: Connection, ids: Collection[str]) -> dict[str
             lots.c.expire_time,
         )
         .join(accounts, accounts.c.account_id == lots.c.account_id)
-        .where(lots.c.transaction_id.in_(ids))
+        .where(rows.among(lots.c.transaction_id, ids))
     )
     changed = (
         select(
@@ -80,7 +82,7 @@ async def _lot_changes(connection: Connection, ids: Collection[str]) -> dict[str
             & (lots.c.ordinal == lot_changes.c.lot_ordinal),
         )
         .join(accounts, accounts.c.account_id == lots.c.account_id)
-        .where(lot_changes.c.transaction_id.in_(ids))
+        .where(rows.among(lot_changes.c.transaction_id, ids))
     )
     found: dict[str, list[LotChange]] = defaultdict(list)
     for query in (made, changed):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, not_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from mesh.db import Connection
@@ -55,30 +55,46 @@ async def due_holds(
     """The active holds on locked accounts whose time has passed."""
     return await _holds(
         connection,
-        holds.c.account_id.in_(account_ids)
+        rows.among(holds.c.account_id, account_ids)
         & (holds.c.state == HoldState.ACTIVE.value)
         & (holds.c.expire_time <= now),
     )
 
 
-async def due_accounts(connection: Connection, limit: int) -> list[AccountKey]:
-    """Accounts on which a hold's or a lot's time has passed, up to `limit` of each."""
-    now = func.clock_timestamp()
+async def due_accounts(
+    connection: Connection, limit: int, besides: Collection[int]
+) -> list[tuple[int, AccountKey]]:
+    """Accounts, by number, whose holds' or lots' time has passed, `besides` the numbers given.
+
+    Examines up to `limit` such holds and lots, of which one account may have many.
+    """
+    now = func.statement_timestamp()  # stable, so that the indexes on the times serve
     of_holds = (
         select(holds.c.account_id)
-        .where(holds.c.state == HoldState.ACTIVE.value, holds.c.expire_time <= now)
+        .where(
+            holds.c.state == HoldState.ACTIVE.value,
+            holds.c.expire_time <= now,
+            not_(rows.among(holds.c.account_id, besides)),
+        )
         .limit(limit)
     )
     of_lots = (
         select(lots.c.account_id)
-        .where(lots.c.open, lots.c.expire_time <= now, lots.c.remaining > lots.c.held)
+        .where(
+            lots.c.open,
+            lots.c.expire_time <= now,
+            lots.c.remaining > lots.c.held,
+            not_(rows.among(lots.c.account_id, besides)),
+        )
         .limit(limit)
     )
     due = of_holds.union(of_lots).subquery()
     found = await connection.execute(
-        select(accounts.c.owner, accounts.c.unit).where(accounts.c.account_id.in_(select(due)))
+        select(accounts.c.account_id, accounts.c.owner, accounts.c.unit).where(
+            accounts.c.account_id.in_(select(due))
+        )
     )
-    return [AccountKey(owner, unit) for owner, unit in found]
+    return [(number, AccountKey(owner, unit)) for number, owner, unit in found]
 
 
 async def set_floor(connection: Connection, account_id: int, floor: int) -> None:
@@ -98,7 +114,9 @@ async def _reservations(
     connection: Connection, hold_ids: Collection[str]
 ) -> dict[str, list[Reservation]]:
     found: dict[str, list[Reservation]] = {hold_id: [] for hold_id in hold_ids}
-    for row in await connection.execute(select(hold_lots).where(hold_lots.c.hold_id.in_(hold_ids))):
+    for row in await connection.execute(
+        select(hold_lots).where(rows.among(hold_lots.c.hold_id, hold_ids))
+    ):
         lot_id = (row.lot_transaction_id, row.lot_ordinal)
         found[row.hold_id].append(Reservation(lot_id, row.amount))
     return found

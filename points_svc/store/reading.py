@@ -93,13 +93,6 @@ class Reader:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def now(self) -> datetime:
-        """The database's time."""
-        found: datetime = (
-            await self._connection.execute(select(func.clock_timestamp()))
-        ).scalar_one()
-        return found
-
     async def balances(self, keys: Sequence[AccountKey], unit: str) -> list[Balance]:
         """Users' balances of one unit, in order; empty where nothing was booked.
 
@@ -119,16 +112,17 @@ class Reader:
         return balances
 
     async def balance_before(self, key: AccountKey, moment: datetime) -> Balance:
-        """A user's balance as the ledger had it just before a moment. Raises `UnknownUnit`."""
+        """A user's balance as the ledger had it just before a moment; of limits it has no past.
+
+        Raises `UnknownUnit`.
+        """
         await self._require_unit(key.unit)
-        debt_key = debt_account(key)
-        _, _, owed = await before(self._connection, debt_key, moment)
+        _, _, owed = await before(self._connection, debt_account(key), moment)
         mark = await before(self._connection, key, moment)
         held = await held_at(self._connection, mark.account_id, moment)
         expiring = await expiring_at(self._connection, mark, moment)
-        debt = (await self._accounts([debt_key])).get(debt_key) or unopened(debt_key)
         account = Account(key, mark.posted, held, mark.version, floor=0)
-        return Balance(account, -owed, -(debt.floor or 0), *expiring)
+        return Balance(account, -owed, 0, *expiring)
 
     async def period(self, key: AccountKey, start: datetime | None, end: datetime) -> Period:
         """What was booked on an account in [start, end). Raises `UnknownUnit`."""

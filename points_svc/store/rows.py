@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any, LiteralString
 
-from sqlalchemy import Row
+from sqlalchemy import ARRAY, Column, ColumnElement, Row, any_, literal
 
 from mesh.db import Connection, driver
 from points_svc.ledger import (
@@ -38,6 +38,11 @@ async def fetch(connection: Connection, statement: LiteralString, *columns: Any)
 def columns(rows: Collection[tuple[Any, ...]], count: int) -> list[list[Any]]:
     """Rows as `count` columns, also when there is no row."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]
+
+
+def among(column: Column[Any], values: Collection[Any]) -> ColumnElement[bool]:
+    """Whether a column has one of these values; they are one parameter, however many they are."""
+    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 def transaction_row(made: Transaction) -> tuple[Any, ...]:
@@ -79,14 +84,13 @@ def transaction(
         reverses=row.reverses,
         hold_id=row.hold_id,
     )
-    ordered = sorted(lot_changes, key=lambda change: change.lot_id)
     return Transaction(
         row.transaction_id,
         instruction,
         row.effective_time,
         row.booked_time,
         tuple(entries),
-        tuple(ordered),
+        tuple(sorted(lot_changes)),
     )
 
 

@@ -11,6 +11,7 @@ from devstack.postgres import Cluster
 from mesh.errors import RequestIdReused
 from points_svc.errors import (
     BalanceOverflow,
+    BatchRefused,
     EffectiveTimeInFuture,
     InsufficientFunds,
     UnknownUnit,
@@ -103,6 +104,17 @@ async def test_repetitions_within_one_batch_collapse(desk: Desk) -> None:
     assert repeated == first
     assert isinstance(other, RequestIdReused)
     assert isinstance(spent, Transaction), "another operation has request ids of its own"
+
+
+async def test_a_refused_group_leaves_what_others_booked_beside_it(desk: Desk) -> None:
+    order = award("twin", 3)
+    booked, together = await asyncio.gather(
+        desk.book(order), desk.book_together([order, award("twin", 4), spend("twin", 100)])
+    )
+    kept, unbooked, refused = together
+    assert kept == booked
+    assert isinstance(unbooked, BatchRefused)
+    assert isinstance(refused, InsufficientFunds)
 
 
 async def test_a_refusal_is_evaluated_anew(desk: Desk) -> None:

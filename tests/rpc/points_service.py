@@ -16,7 +16,7 @@ from mesh.testing import LoopServer
 from points_svc.posting import Desk
 from points_svc.seal import seal_next
 from points_svc.servicer import PointsServicer
-from points_svc.upkeep import expire_due
+from points_svc.upkeep import Expiry
 
 _numbers = count(1)
 
@@ -38,7 +38,8 @@ class Ledger:
 
     def book_expiries(self) -> None:
         """What the upkeep does every second."""
-        while self.server.run(expire_due(self.database)):
+        expiry = Expiry(self.database)
+        while self.server.run(expiry.settle_due()):
             pass
 
     def seal(self) -> None:

@@ -169,6 +169,22 @@ async def test_a_batch_whose_answer_could_not_be_sent_is_refused_whole(connect: 
     assert all(result.HasField("transaction") for result in results)
 
 
+async def test_a_batch_that_touched_very_many_lots_is_answered_in_short(connect: Stub) -> None:
+    user_id = 128 * "\N{WHALE}"  # as long as can be, and so is every mention of its account
+    for _ in range(3):
+        await connect.BatchPost(batch(*(award(user_id, 1) for _ in range(1000))))
+    metadata = {f"key-{number}": "x" * 500 for number in range(20)}
+    others = [award("jon", 1, metadata=metadata) for _ in range(280)]
+    request = batch(*(spend(user_id, 1000) for _ in range(3)), *others)
+    [first, *_, last] = (await connect.BatchPost(request)).results
+    assert (first.transaction.amount, first.transaction.lot_changes_left_out) == (1000, 1000)
+    assert not last.transaction.entries
+    whole = await connect.GetTransaction(
+        points_pb2.GetTransactionRequest(transaction_id=first.transaction.transaction_id)
+    )
+    assert len(whole.transaction.lot_changes) == 1000
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [

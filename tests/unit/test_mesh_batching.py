@@ -155,6 +155,22 @@ async def test_a_second_writer_starts_when_a_whole_batch_waits() -> None:
     assert ledger.batches == [[1], [2, 3], [4]]
 
 
+async def test_batches_are_bounded_by_weight() -> None:
+    ledger = Ledger()
+    ledger.gate.clear()
+    async with GroupCommit(ledger.commit, name="t", max_batch=4, max_waiting=12) as group:
+        tasks = await submitted(group, [1])
+        for item, weight in ((2, 1), (3, 3), (4, 1), (5, 5), (6, 2)):
+            tasks.append(asyncio.create_task(group.submit(item, weight=weight)))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await group.submit(7)
+        ledger.gate.set()
+        assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10, 12]
+        assert await group.submit(7, weight=12) == 14
+    assert ledger.batches == [[1], [2, 3], [4], [5], [6], [7]]
+
+
 async def test_a_commit_that_miscounts_fails_its_batch() -> None:
     async def commit(items: Sequence[int]) -> list[int | Exception]:
         return []

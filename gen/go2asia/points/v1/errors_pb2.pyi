@@ -59,11 +59,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ORIGINAL_NOT_FOUND: _ErrorReason.ValueType  # 15
     """NOT_FOUND: the request to reverse in part was not booked (yet). Metadata: `original_request_id`."""
     ERROR_REASON_TIME_IN_FUTURE: _ErrorReason.ValueType  # 16
-    """INVALID_ARGUMENT: a moment to read as of, or the end of a period, that lies in the future. Metadata:
-    `time`.
+    """INVALID_ARGUMENT: a moment to read as of, or start or end of a period, that lies in the future.
+    Metadata: `time`.
     """
     ERROR_REASON_FILTER_REQUIRED: _ErrorReason.ValueType  # 17
     """INVALID_ARGUMENT: a list without user, reference and reason."""
+    ERROR_REASON_PERIOD_REVERSED: _ErrorReason.ValueType  # 18
+    """INVALID_ARGUMENT: a period that begins after it ends. Metadata: `start_time`, `end_time`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons of the Points service; domain `points.go2asia`. On the wire the name without the prefix."""
@@ -105,9 +107,11 @@ ERROR_REASON_REVERSAL_EXCEEDS: ErrorReason.ValueType  # 14
 ERROR_REASON_ORIGINAL_NOT_FOUND: ErrorReason.ValueType  # 15
 """NOT_FOUND: the request to reverse in part was not booked (yet). Metadata: `original_request_id`."""
 ERROR_REASON_TIME_IN_FUTURE: ErrorReason.ValueType  # 16
-"""INVALID_ARGUMENT: a moment to read as of, or the end of a period, that lies in the future. Metadata:
-`time`.
+"""INVALID_ARGUMENT: a moment to read as of, or start or end of a period, that lies in the future.
+Metadata: `time`.
 """
 ERROR_REASON_FILTER_REQUIRED: ErrorReason.ValueType  # 17
 """INVALID_ARGUMENT: a list without user, reference and reason."""
+ERROR_REASON_PERIOD_REVERSED: ErrorReason.ValueType  # 18
+"""INVALID_ARGUMENT: a period that begins after it ends. Metadata: `start_time`, `end_time`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

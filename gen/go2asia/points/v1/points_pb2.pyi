@@ -482,6 +482,7 @@ class Transaction(_message.Message):
     RECIPIENT_USER_ID_FIELD_NUMBER: _builtins.int
     REVERSED_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     HOLD_ID_FIELD_NUMBER: _builtins.int
+    LOT_CHANGES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     transaction_id: _builtins.str
     """UUIDv7."""
     request_id: _builtins.str
@@ -504,6 +505,8 @@ class Transaction(_message.Message):
     """Of a reversal, what it takes back; empty otherwise."""
     hold_id: _builtins.str
     """Of a capture, the hold that was captured; empty otherwise."""
+    lot_changes_left_out: _builtins.int
+    """How many more lots it changed than `lot_changes` shows."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The metadata given."""
@@ -518,11 +521,13 @@ class Transaction(_message.Message):
 
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]:
-        """Its entries; they sum to zero per unit."""
+        """Its entries; they sum to zero per unit. An answer of BatchPost that would exceed 4 MiB is without
+        all entries and lot changes: GetTransaction shows them.
+        """
 
     @_builtins.property
     def lot_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotChange]:
-        """What it put into lots and took out of them."""
+        """What it put into lots and took out of them, the oldest lots first; no more than 1,000."""
 
     def __init__(
         self,
@@ -543,10 +548,11 @@ class Transaction(_message.Message):
         recipient_user_id: _builtins.str = ...,
         reversed_transaction_id: _builtins.str = ...,
         hold_id: _builtins.str = ...,
+        lot_changes_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["booked_time", b"booked_time", "effective_time", b"effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "booked_time", b"booked_time", "effective_time", b"effective_time", "entries", b"entries", "hold_id", b"hold_id", "kind", b"kind", "lot_changes", b"lot_changes", "metadata", b"metadata", "reason", b"reason", "recipient_user_id", b"recipient_user_id", "reference", b"reference", "request_id", b"request_id", "reversed_transaction_id", b"reversed_transaction_id", "transaction_id", b"transaction_id", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "booked_time", b"booked_time", "effective_time", b"effective_time", "entries", b"entries", "hold_id", b"hold_id", "kind", b"kind", "lot_changes", b"lot_changes", "lot_changes_left_out", b"lot_changes_left_out", "metadata", b"metadata", "reason", b"reason", "recipient_user_id", b"recipient_user_id", "reference", b"reference", "request_id", b"request_id", "reversed_transaction_id", b"reversed_transaction_id", "transaction_id", b"transaction_id", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -713,7 +719,9 @@ class Balance(_message.Message):
     owed: _builtins.int
     """What the user owes: overdrawn, or taken back after it was spent. The next credits repay it."""
     overdraft_limit: _builtins.int
-    """How much the user may owe by own spending."""
+    """How much the user may owe by own spending. Limits have no history: unset in a balance as of a
+    moment of the past.
+    """
     @_builtins.property
     def expiring_next(self) -> Global___ExpiringPoints:
         """What expires next, unless spent by then; unset when nothing does."""
@@ -870,6 +878,7 @@ class Hold(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CLOSED_TIME_FIELD_NUMBER: _builtins.int
     LOTS_FIELD_NUMBER: _builtins.int
+    LOTS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """UUIDv7."""
     request_id: _builtins.str
@@ -888,6 +897,8 @@ class Hold(_message.Message):
     """The reason given."""
     reference: _builtins.str
     """The reference given."""
+    lots_left_out: _builtins.int
+    """How many more lots these are than `lots` shows."""
     @_builtins.property
     def placed_time(self) -> _timestamp_pb2.Timestamp:
         """When it was placed, in the database's time."""
@@ -902,7 +913,7 @@ class Hold(_message.Message):
 
     @_builtins.property
     def lots(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotReservation]:
-        """The lots it reserves or reserved."""
+        """The lots it reserves or reserved, the oldest first; no more than 1,000."""
 
     def __init__(
         self,
@@ -920,10 +931,11 @@ class Hold(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         closed_time: _timestamp_pb2.Timestamp | None = ...,
         lots: _abc.Iterable[Global___LotReservation] | None = ...,
+        lots_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_time", b"closed_time", "expire_time", b"expire_time", "placed_time", b"placed_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured_amount", b"captured_amount", "closed_time", b"closed_time", "expire_time", b"expire_time", "hold_id", b"hold_id", "lots", b"lots", "placed_time", b"placed_time", "reason", b"reason", "reference", b"reference", "request_id", b"request_id", "state", b"state", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured_amount", b"captured_amount", "closed_time", b"closed_time", "expire_time", b"expire_time", "hold_id", b"hold_id", "lots", b"lots", "lots_left_out", b"lots_left_out", "placed_time", b"placed_time", "reason", b"reason", "reference", b"reference", "request_id", b"request_id", "state", b"state", "unit", b"unit", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1440,7 +1452,9 @@ class GetStatementRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Where it ends, exclusive; now if unset. Not before its beginning, not in the future."""
+        """Where it ends, exclusive; if unset, when the first page was asked for. Not before its beginning,
+        not in the future.
+        """
 
     def __init__(
         self,
