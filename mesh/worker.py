@@ -213,4 +213,5 @@ def _verdict(claim: Claim, result: Outcome | Exception) -> Outcome:
 def _describe(error: Exception) -> str:
     if isinstance(error, MeshError):
         return f"{error.reason}: {error.message}"
-    return f"{type(error).__name__}: {error}"
+    # Its text may quote statements and data, and people read this; the log has the whole.
+    return f"{type(error).__name__}, see the log"

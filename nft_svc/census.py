@@ -61,6 +61,8 @@ class Census:
                 await self._count()
             except MeshError as error:
                 _log.warning("census.failed", error=error.message)
+            except Exception:
+                _log.exception("census.failed")
             await asyncio.sleep(self._seconds)
 
     async def _count(self) -> None:

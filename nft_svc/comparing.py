@@ -13,7 +13,7 @@ from typing import Protocol
 
 from go2asia.gateway.v1 import chain_pb2, minting_pb2
 
-from mesh.clock import utc_now
+from mesh.clock import monotonic, utc_now
 from mesh.db import Database
 from nft_svc.convert_orders import operation_report
 from nft_svc.convert_reconciliation import chain_item
@@ -61,10 +61,12 @@ class Comparing:
         self._database = database
         self._gateway = gateway
         self._grace = grace
-        self._reads = asyncio.Semaphore(CONCURRENT_READS)
 
     async def collection(self, step: Step) -> StepOutcome:
-        """Compares a page of a collection with the mints in its range of indices."""
+        """Compares a page of a collection with the mints in its range of indices.
+
+        Items that should have been there are left to the step that follows.
+        """
         page = await self._gateway.items(step.standard, step.page_token, PAGE)
         present = [item for item in map(chain_item, page.items) if item is not None]
         addresses = [one.collection_address for one in page.items if one.initialised]
@@ -80,23 +82,46 @@ class Comparing:
                 connection, named, collection, step.next_index, upto, self._grace
             )
         comparison = compare(present, records)
-        looked_up = await asyncio.gather(*map(self._at_its_address, comparison.missing))
-        findings = [*comparison.findings, *(finding for each in looked_up for finding in each)]
-        return StepOutcome(
-            _after(step, page.next_page_token, collection, last), findings, items=len(present)
-        )
+        missing = tuple(record.mint.mint_id for record in comparison.missing)
+        following = _after(replace(step, missing=missing), page.next_page_token, collection, last)
+        return StepOutcome(following, comparison.findings, items=len(present))
 
-    async def record(self, step: Step) -> StepOutcome:
-        """Compares a page of the mints that no collection settles, one by one."""
+    async def missing(self, step: Step, until: float) -> StepOutcome:
+        """Looks for what a page lacked at its addresses, as far as time allows."""
+        page = step.missing[:PAGE]
+        async with self._database.transaction(read_only=True) as connection:
+            records = await store.records(connection, page, "", 0, None, self._grace)
+        by_id = {record.mint.mint_id: record for record in records}
+        count, findings = await self._one_by_one([(by_id[one], False) for one in page], until)
+        return StepOutcome(step.looked_for(count), findings)
+
+    async def record(self, step: Step, until: float) -> StepOutcome:
+        """Compares a page of the mints that no collection settles, as far as time allows."""
         async with self._database.transaction(read_only=True) as connection:
             page = await store.uncompared(
                 connection, step.collections, step.after, PAGE, self._grace
             )
-        compared = await asyncio.gather(*(self._one(record, queued) for record, queued in page))
-        findings = [finding for each in compared for finding in each]
-        more = len(page) == PAGE
-        following = step.onward(page[-1][0].mint.mint_id) if more else step.next_phase()
-        return StepOutcome(following, findings, mints=len(page))
+        count, findings = await self._one_by_one(page, until)
+        more = len(page) == PAGE or count < len(page)
+        following = step.onward(page[count - 1][0].mint.mint_id) if more else step.next_phase()
+        return StepOutcome(following, findings, mints=count)
+
+    async def _one_by_one(
+        self, records: Sequence[tuple[Record, bool]], until: float
+    ) -> tuple[int, list[Finding]]:
+        """Compares mints, the first in any case, until `until` on the monotonic clock.
+
+        Each comes with whether it waits in our queue. Returns how many were compared, and what was
+        found.
+        """
+        findings: list[Finding] = []
+        for begin in range(0, len(records), CONCURRENT_READS):
+            if begin and monotonic() >= until:
+                return begin, findings
+            some = records[begin : begin + CONCURRENT_READS]
+            for each in await asyncio.gather(*(self._one(*one) for one in some)):
+                findings += each
+        return len(records), findings
 
     async def _one(self, record: Record, queued: bool) -> Sequence[Finding]:
         mint = record.mint
@@ -106,8 +131,7 @@ class Comparing:
             return []
         if mint.operation_id is None:
             return [astray(mint, RepairState.PENDING)]
-        async with self._reads:
-            operation = await self._gateway.operation(mint.operation_id)
+        operation = await self._gateway.operation(mint.operation_id)
         if operation is None:
             return [astray(mint, RepairState.NONE)]
         if utc_now() - operation.update_time.ToDatetime(UTC) < self._grace:
@@ -119,8 +143,7 @@ class Comparing:
         """Looks for an item where its mint says that it is, beside any list."""
         found = None
         if record.item_address:
-            async with self._reads:
-                found = chain_item(await self._gateway.item(record.item_address))
+            found = chain_item(await self._gateway.item(record.item_address))
         return differences(record, found) if found else [missing(record)]
 
 

@@ -1,6 +1,6 @@
 """Proto ⇄ domain; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from go2asia.nft.v1 import callbacks_pb2, catalog_pb2, nft_pb2, rewards_pb2
@@ -9,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from mesh.errors import PageTokenInvalid, Unstorable
 from mesh.pagination import Page
+from mesh.wire import MAX_MESSAGE_BYTES
 from nft_svc.accrual import Grant, RevertOutcome, Reward, RewardOutcome
 from nft_svc.audit import Origin
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, UpgradePolicy
@@ -16,6 +17,8 @@ from nft_svc.mints import Change, Location, Mint, MintState, Report
 from nft_svc.progress import Progress
 from nft_svc.resume import Target, TargetKind
 
+# Room is left for the rest of the message.
+SNAPSHOT_BYTES = MAX_MESSAGE_BYTES * 3 // 4
 _MINT_STATES = {
     number: MintState(name.removeprefix("MINT_STATE_"))
     for name, number in nft_pb2.MintState.items()
@@ -234,6 +237,18 @@ def mint(known: Mint) -> nft_pb2.Mint:
     message.create_time.FromDatetime(known.create_time)
     message.update_time.FromDatetime(known.update_time)
     return message
+
+
+def snapshot(known: Sequence[Mint]) -> nft_pb2.MintSnapshot:
+    """Mints by id, the newest of them if all together would not fit a message."""
+    fitting: list[nft_pb2.Mint] = []
+    left = SNAPSHOT_BYTES
+    for one in map(mint, reversed(known)):
+        left -= one.ByteSize()
+        if left < 0:
+            break
+        fitting.append(one)
+    return nft_pb2.MintSnapshot(mints=reversed(fitting))
 
 
 def mint_state(number: nft_pb2.MintState.ValueType) -> MintState | None:

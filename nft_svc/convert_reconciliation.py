@@ -7,11 +7,14 @@ from go2asia.gateway.v1 import chain_pb2
 from go2asia.nft.v1 import reconciliation_pb2
 
 from nft_svc.convert import struct
-from nft_svc.reconcile import ChainItem, DiscrepancyKind, RepairState
+from nft_svc.reconcile import NOBODY, ChainItem, DiscrepancyKind, RepairState
 
 
 def chain_item(message: chain_pb2.NftItem | None) -> ChainItem | None:
-    """An item as the Gateway read it from the chain; None unless it is initialised."""
+    """An item as the Gateway read it from the chain; None unless it is initialised.
+
+    A soulbound item that its owner destroyed (TEP-85) has no owner: it is nobody's, as a burnt one.
+    """
     if message is None or not message.initialised:
         return None
     # Whoever wrote the content may have put anything into it; we could not store a NUL.
@@ -19,7 +22,7 @@ def chain_item(message: chain_pb2.NftItem | None) -> ChainItem | None:
     return ChainItem(
         message.item_address,
         message.item_index,
-        message.owner_address,
+        message.owner_address or NOBODY,
         content,
         message.HasField("revoke_time"),
     )

@@ -144,7 +144,7 @@ class Feed:
 
     async def _snapshot(self, tokens: ResumeTokens, target: Target) -> Opening:
         found = await self._openings.snapshot(target)
-        snapshot = nft_pb2.MintSnapshot(mints=[convert.mint(mint) for mint in found.mints])
+        snapshot = convert.snapshot(found.mints)
         token = tokens.issue(target, found.position)
         yield found.position, Message(snapshot=snapshot, resume_token=token)
 
@@ -242,9 +242,13 @@ class Feed:
             await self._written.wait()
             self._written.clear()
             # Readers poll as well, so a lost notification costs a moment and nothing else.
-            with suppress(MeshError):
+            try:
                 async with self._database.transaction(isolation="AUTOCOMMIT") as connection:
                     await notify(connection, store.CHANNEL)
+            except MeshError as error:
+                _log.warning("feed.notify_failed", error=error.message)
+            except Exception:
+                _log.exception("feed.notify_failed")
 
     async def _trim(self) -> None:
         """Deletes what is older than the retention, now and then."""
@@ -254,6 +258,8 @@ class Feed:
                 await self.trim()
             except MeshError as error:
                 _log.warning("feed.trim_failed", error=error.message)
+            except Exception:
+                _log.exception("feed.trim_failed")
 
     async def trim(self) -> None:
         """Deletes the changes that are older than the retention; tokens before them expire."""

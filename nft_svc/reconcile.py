@@ -36,6 +36,10 @@ class RepairState(StrEnum):
     FAILED = "FAILED"
 
 
+NOBODY = "0:" + "0" * 64
+"""Owner of an item that has none any more: the zero address, where burnt items are sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChainItem:
     """An initialised item as the chain has it; `content` holds TEP-64 keys and values."""
@@ -142,13 +146,12 @@ def differences(record: Record, item: ChainItem) -> list[Finding]:
                 RepairState.PENDING,
             )
         )
-    expected = _readable(entries(record.content, record.mint.mint_id))
-    found = _readable(item.content)
+    expected: Mapping[str, Any] = entries(record.content, record.mint.mint_id)
+    found: Mapping[str, Any] = item.content
     if record.revoked or item.revoked:
         # Nothing more is written on a revoked item; what counts is that both say so.
         expected, found = {"revoked": record.revoked}, {"revoked": item.revoked}
-    if expected != found:
-        wrong = sorted(key for key in expected | found if expected.get(key) != found.get(key))
+    if wrong := _differing(expected, found):
         findings.append(
             Finding(
                 DiscrepancyKind.WRONG_CONTENT,
@@ -240,11 +243,20 @@ def _under_way(mint: Mint) -> bool:
     return bool(STEPS[mint.state])
 
 
-def _readable(said: Mapping[str, str]) -> dict[str, Any]:
-    """Content with its attributes parsed, so that spaces and escapes make no difference."""
-    readable: dict[str, Any] = dict(said)
+def _differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """The keys under which the two do not say the same."""
+    left, right = _readable(expected), _readable(found)
+    return sorted(key for key in left | right if left.get(key) != right.get(key))
+
+
+def _readable(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Content with its attributes parsed, so that spaces and escapes make no difference.
+
+    Only to compare by: what parsed may be nothing that a database or a Struct can hold.
+    """
+    readable = dict(said)
     if "attributes" in readable:
         # What is no JSON is somebody else's, and differs as it is.
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             readable["attributes"] = json.loads(said["attributes"])
     return readable

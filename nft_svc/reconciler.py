@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from mesh import deadline
+from mesh.clock import monotonic
 from mesh.db import Connection, Database
 from mesh.outbox import Backoff, Claim, Dead, Done, Outcome, Queue, Settlement, Work
 from mesh.telemetry import meter
@@ -66,14 +68,21 @@ class Reconciler:
 
     async def _outcome(self, claim: Claim) -> StepOutcome:
         step = Step.decode(claim.payload)
+        lease = self._queue.lease.total_seconds()
+        # What is then begun still ends within the lease; if it does not, its calls say so, and the
+        # run shows it as its last error.
+        until = monotonic() + lease / 3
+        deadline.bind(lease * 0.9)
+        if step.missing:
+            return await self._comparing.missing(step, until)
         match step.phase:
             case Phase.CHAIN:
                 return await self._comparing.collection(step)
             case Phase.RECORD:
-                return await self._comparing.record(step)
+                return await self._comparing.record(step, until)
             case Phase.REPAIR:
                 origin = Origin(ACTOR, traceparent=claim.traceparent)
-                return await self._repairs.page(step, origin)
+                return await self._repairs.page(step, origin, until)
 
     async def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> None:
         """Ends a step and begins the next one, in one commit."""
@@ -86,7 +95,6 @@ class Reconciler:
 
     async def _conclude(self, connection: Connection, step: Step, outcome: StepOutcome) -> None:
         await store.add(connection, step, outcome.findings)
-        await store.mark(connection, outcome.repaired)
         for finding in outcome.findings:
             _found.add(1, {"kind": finding.kind.value})
         following = outcome.following

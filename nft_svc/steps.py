@@ -29,6 +29,9 @@ class Step:
     `next_index` were compared before; `collections` are those compared by then, the present one
     included once an item has told its address. `after` is the mint before the page in RECORD, and
     the number of the discrepancy before it in REPAIR; empty for the first page.
+
+    `missing` are mints whose items the page before should have held; before anything else they are
+    looked for at their addresses.
     """
 
     reconciliation_id: str
@@ -41,6 +44,7 @@ class Step:
     collection: str = ""
     collections: tuple[str, ...] = ()
     after: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def item_id(self) -> str:
@@ -58,11 +62,16 @@ class Step:
         fields["phase"] = Phase(fields["phase"])
         fields["standard"] = TokenStandard(fields["standard"])
         fields["collections"] = tuple(fields["collections"])
+        fields["missing"] = tuple(fields.get("missing", ()))  # older steps have none
         return Step(**fields)
 
     def onward(self, after: str) -> "Step":
         """The next page of the same phase."""
         return replace(self, number=self.number + 1, after=after)
+
+    def looked_for(self, count: int) -> "Step":
+        """What comes once the first `count` of the missing were looked for."""
+        return replace(self, number=self.number + 1, missing=self.missing[count:])
 
     def next_phase(self) -> "Step | None":
         """The first step of what comes after this phase and collection; None at the end.
@@ -99,6 +108,5 @@ class StepOutcome:
 
     following: Step | None
     findings: Sequence[Finding] = field(default_factory=list)
-    repaired: Sequence[Repaired] = field(default_factory=list)
     items: int = 0
     mints: int = 0

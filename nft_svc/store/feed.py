@@ -30,11 +30,14 @@ _WATCHED: dict[TargetKind, LiteralString] = {
     TargetKind.NFT: "m.nft_id = k.id::uuid",
     TargetKind.USER: "m.user_id = k.id",
 }
+# Only what has nothing younger before it: times are those of the transactions' beginnings, which
+# may have committed in another order, and readers rely on the feed having no holes.
 _TRIM = """
 DELETE FROM nft_feed WHERE position IN (
-    SELECT position FROM (SELECT position, create_time FROM nft_feed ORDER BY position LIMIT %s)
-        AS oldest
-    WHERE create_time < now() - %s
+    SELECT position FROM (
+        SELECT position, bool_and(create_time < now() - %s) OVER (ORDER BY position) AS past
+        FROM (SELECT position, create_time FROM nft_feed ORDER BY position LIMIT %s) AS oldest
+    ) AS oldest WHERE past
 )
 """
 
@@ -175,9 +178,9 @@ async def owners(connection: Connection, targets: Sequence[Target]) -> list[str 
 
 
 async def trim(connection: Connection, keep: timedelta, limit: int) -> int:
-    """Deletes up to `limit` of the oldest changes, if older than `keep`; returns how many."""
+    """Deletes up to `limit` of the oldest changes, while older than `keep`; returns how many."""
     async with driver(connection).cursor(binary=True) as cursor:
-        await cursor.execute(_TRIM, [limit, keep])
+        await cursor.execute(_TRIM, [keep, limit])
         return cursor.rowcount
 
 

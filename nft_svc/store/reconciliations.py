@@ -191,15 +191,22 @@ async def add(connection: Connection, step: Step, findings: Sequence[Finding]) -
         await connection.execute(insert(discrepancies), rows)
 
 
-async def mark(connection: Connection, repaired: Sequence[Repaired]) -> None:
-    """Records what became of repairs."""
-    for one in repaired:
-        chosen = update(discrepancies).where(discrepancies.c.discrepancy_id == one.discrepancy_id)
-        await connection.execute(
-            chosen.values(
-                repair=one.state.value, repair_detail=one.detail, repair_mint_id=one.mint_id
-            )
+async def is_pending(connection: Connection, discrepancy_id: int) -> bool:
+    """Whether a discrepancy is still to be repaired."""
+    query = select(discrepancies.c.repair).where(discrepancies.c.discrepancy_id == discrepancy_id)
+    return bool((await connection.execute(query)).scalar() == RepairState.PENDING)
+
+
+async def mark(connection: Connection, repaired: Repaired) -> None:
+    """Records what became of a repair; commit it with the repair."""
+    chosen = update(discrepancies).where(discrepancies.c.discrepancy_id == repaired.discrepancy_id)
+    await connection.execute(
+        chosen.values(
+            repair=repaired.state.value,
+            repair_detail=repaired.detail,
+            repair_mint_id=repaired.mint_id,
         )
+    )
 
 
 async def advance(

@@ -173,6 +173,9 @@ async def test_an_outcome_that_cannot_be_settled_dies_alone(database: Database) 
             await asyncio.sleep(0.02)
     assert found == Counter({(str(n), "Done"): 1 for n in range(60) if n != 17})
     assert await left(database) == 1
+    async with database.transaction() as connection:
+        told = (await connection.execute(select(QUEUE.table.c.last_error))).scalar()
+    assert told == "settling failed: ValueError, see the log", "its text may quote data"
 
 
 async def test_leaving_finishes_the_batch_under_way(database: Database) -> None:

@@ -12,7 +12,7 @@ from go2asia.nft.v1 import nft_pb2
 
 from devstack.postgres import Cluster
 from mesh.clock import monotonic, new_id
-from nft_svc import openings
+from nft_svc import feed, openings
 from nft_svc.errors import (
     Draining,
     MintNotFound,
@@ -279,6 +279,52 @@ async def test_a_token_older_than_the_feed_expires(nft: NftDatabase, service: Re
             await anext(stream)
     async with watching(service, of_user(ada), fresh) as stream:
         assert (await anext(stream)).HasField("checkpoint")
+
+
+async def test_trimming_leaves_no_hole(nft: NftDatabase, service: Replica) -> None:
+    """Times are those of beginnings: who began first may have committed last."""
+    ada = a_user()
+    mint_id = await queue_mint(service, ada)
+    for version, state in enumerate(LIFE, start=2):
+        await service.reports.apply([report(mint_id, state, version)])
+    first, second, *rest = [
+        position
+        for (position,) in nft.query(
+            "SELECT position FROM nft_feed WHERE mint_id = %s ORDER BY 1", mint_id
+        )
+    ]
+    nft.execute(
+        "UPDATE nft_feed SET create_time = now() - interval '8 days' WHERE position <> %s", second
+    )
+    await service.feed.trim()
+    left = nft.query("SELECT position FROM nft_feed WHERE mint_id = %s ORDER BY 1", mint_id)
+    assert left == [(second,), *((position,) for position in rest)]
+    assert first < second
+
+
+async def test_trimming_goes_on_after_a_failure(
+    nft: NftDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "TRIM_SECONDS", 0.05)
+    refused = asyncio.Event()
+    trim = feed.Feed.trim
+
+    async def noted(self: feed.Feed) -> None:
+        try:
+            await trim(self)
+        except Exception:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(feed.Feed, "trim", noted)
+    nft.execute("REVOKE DELETE ON nft_feed FROM nft_app")
+    async with replica(nft) as running, asyncio.timeout(10):
+        await refused.wait()
+        await queue_mint(running, a_user())
+        nft.execute("GRANT DELETE ON nft_feed TO nft_app")
+        nft.execute("UPDATE nft_feed SET create_time = now() - interval '8 days'")
+        while nft.query("SELECT FROM nft_feed"):  # noqa: ASYNC110 - the condition lives there
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(

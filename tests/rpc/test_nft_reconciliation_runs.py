@@ -235,6 +235,17 @@ async def test_a_run_goes_on_after_its_replica_was_killed(world: World) -> None:
     assert [page for page in world.chain.fetched if page < 4] == [0, 2], "no page is read again"
 
 
+async def test_a_step_that_takes_too_long_says_so(world: World) -> None:
+    world.chain.hold_from = 0
+    async with world.process() as nft, operating(nft) as operators, asyncio.timeout(15):
+        run = (await operators.StartReconciliation(start())).reconciliation
+        request = reconciliation_pb2.GetReconciliationRequest()
+        while not run.last_error:
+            await asyncio.sleep(0.1)
+            run = (await operators.GetReconciliation(request)).reconciliation
+        assert (run.state, run.last_error.split(":")[0]) == (1, "DEADLINE_EXCEEDED")
+
+
 async def test_bad_requests_are_told_what_is_wrong(world: World) -> None:
     async with world.process() as nft, operating(nft) as operators:
         get = reconciliation_pb2.GetReconciliationRequest

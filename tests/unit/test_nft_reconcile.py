@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from go2asia.gateway.v1 import chain_pb2
 
 from mesh.clock import new_id
+from nft_svc.convert_reconciliation import chain_item
 from nft_svc.metadata import ItemContent
 from nft_svc.mints import Location, Mint, MintState, Report
 from nft_svc.reconcile import (
+    NOBODY,
     ChainItem,
     DiscrepancyKind,
     Record,
@@ -73,6 +76,22 @@ def test_a_new_owner_is_recorded_and_then_expected() -> None:
     known = replace(one, mint=replace(one.mint, present_owner_address=BOB))
     assert kinds([item(one, owner_address=BOB)], [known]) == []
     assert kinds([item(one)], [known]) == [DiscrepancyKind.WRONG_OWNER], "it was given back"
+
+
+def test_an_item_destroyed_by_its_owner_is_recorded_as_nobodys() -> None:
+    one = record()
+    destroyed = chain_item(
+        chain_pb2.NftItem(
+            item_address=one.item_address, initialised=True, content=item(one).content
+        )
+    )
+    assert destroyed
+    (finding,) = compare([destroyed], [one]).findings
+    assert (finding.kind, finding.found) == (
+        DiscrepancyKind.WRONG_OWNER, {"owner_address": "0:" + "0" * 64},
+    )  # fmt: skip
+    known = replace(one, mint=replace(one.mint, present_owner_address=NOBODY))
+    assert kinds([destroyed], [known]) == [], "and then expected"
 
 
 def test_wrong_content_names_what_differs() -> None:

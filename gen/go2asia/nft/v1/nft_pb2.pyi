@@ -217,7 +217,8 @@ class Mint(_message.Message):
     """The failed mint that this one retries; empty for a first one."""
     present_owner_address: _builtins.str
     """Who owns the item, as a reconciliation saw it last; empty while it saw none but the one that it
-    was minted to (`location.owner_address`).
+    was minted to (`location.owner_address`). The zero address, `0:` and 64 zeros, if nobody does:
+    the item was burnt, or destroyed by its owner (TEP-85).
     """
     kind: Global___MintKind.ValueType
     """What it does."""
@@ -1152,7 +1153,7 @@ class MintSnapshot(_message.Message):
     MINTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mint]:
-        """The mints, by id; at most 1,000, the newest."""
+        """The mints, by id: the newest, at most 1,000 and at most about 3 MiB."""
 
     def __init__(
         self,

@@ -310,7 +310,9 @@ class Discrepancy(_message.Message):
     """The on-chain change that repairs it, if one was ordered."""
     @_builtins.property
     def expected(self) -> _struct_pb2.Struct:
-        """What differs, as we believe it to be; unset where we believe nothing."""
+        """What differs, as we believe it to be; unset where we believe nothing. Content is told by its
+        TEP-64 keys, each value as the text that it is on chain, `attributes` included.
+        """
 
     @_builtins.property
     def found(self) -> _struct_pb2.Struct:
