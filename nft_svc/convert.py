@@ -7,6 +7,7 @@ from go2asia.nft.v1 import callbacks_pb2, catalog_pb2, nft_pb2, rewards_pb2
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
+from mesh.errors import InvalidArgument
 from nft_svc.accrual import Grant, RevertOutcome, Reward, RewardOutcome
 from nft_svc.audit import Origin
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, UpgradePolicy
@@ -75,8 +76,10 @@ def revert_outcome(outcome: RevertOutcome) -> rewards_pb2.RevertOutcome:
 
 
 def nft_type(message: catalog_pb2.NftType) -> NftType:
-    """A type as its author wrote it: version 1, active."""
-    schema = message.HasField("metadata_schema")
+    """A type as its author wrote it: version 1, active; raises `InvalidArgument`."""
+    schema = None
+    if message.HasField("metadata_schema"):
+        schema = struct_dict(message.metadata_schema, "nft_type.metadata_schema")
     policy = message.onchain_policy or catalog_pb2.ONCHAIN_POLICY_NONE
     standard = message.token_standard or catalog_pb2.TOKEN_STANDARD_NFT
     upgrade = message.upgrade_policy or catalog_pb2.UPGRADE_POLICY_UPDATE_CONTENT
@@ -85,7 +88,7 @@ def nft_type(message: catalog_pb2.NftType) -> NftType:
         display_name=message.display_name,
         description=message.description,
         counters=tuple(message.counters),
-        metadata_schema=struct_dict(message.metadata_schema) if schema else None,
+        metadata_schema=schema,
         image=message.image,
         onchain_policy=OnchainPolicy(
             catalog_pb2.OnchainPolicy.Name(policy).removeprefix("ONCHAIN_POLICY_")
@@ -93,7 +96,7 @@ def nft_type(message: catalog_pb2.NftType) -> NftType:
         token_standard=TokenStandard(
             catalog_pb2.TokenStandard.Name(standard).removeprefix("TOKEN_STANDARD_")
         ),
-        levels=tuple(_level_rule(level) for level in message.levels),
+        levels=tuple(_level_rule(*numbered) for numbered in enumerate(message.levels)),
         item_uri=message.item_uri,
         attributes=tuple((each.trait_type, each.value) for each in message.attributes),
         upgrade_policy=UpgradePolicy(
@@ -286,9 +289,16 @@ def struct(values: Mapping[str, Any]) -> Struct:
     return message
 
 
-def struct_dict(message: Struct) -> dict[str, Any]:
-    """A Struct as a JSON object; whole numbers, which a Struct holds as doubles, become ints."""
-    plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
+def struct_dict(message: Struct, field: str) -> dict[str, Any]:
+    """A Struct as a JSON object; whole numbers, which a Struct holds as doubles, become ints.
+
+    Raises `InvalidArgument`, naming the `field`, for a number that JSON has no word for.
+    """
+    try:
+        plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
+    except ValueError:
+        wrong = "JSON knows no infinity, and no NaN; write a number, or leave it out."
+        raise InvalidArgument(wrong, field=field) from None
     return plain
 
 
@@ -304,10 +314,10 @@ def _whole(value: Any) -> Any:
             return value
 
 
-def _level_rule(message: catalog_pb2.LevelRule) -> LevelRule:
+def _level_rule(number: int, message: catalog_pb2.LevelRule) -> LevelRule:
     return LevelRule(
         level=message.level,
         thresholds=dict(message.thresholds),
-        metadata=struct_dict(message.metadata),
+        metadata=struct_dict(message.metadata, f"nft_type.levels[{number}].metadata"),
         auto_mint_onchain=message.auto_mint_onchain,
     )

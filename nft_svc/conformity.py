@@ -1,0 +1,48 @@
+"""Whether the metadata of a type's levels keeps its JSON Schema, found out in another process."""
+
+import asyncio
+import json
+import sys
+
+from nft_svc import schemas
+from nft_svc.definitions import NftType
+from nft_svc.metadata import invalid_schema, mismatch
+from nft_svc.schemas import Fault
+
+
+async def check_conformity(nft_type: NftType) -> None:
+    """Raises `MetadataMismatch` for metadata that breaks the type's schema.
+
+    The error names the level and the JSON path of the field at fault. Raises
+    `InvalidMetadataSchema`, with the path, for a schema that is none, refers to something outside
+    of itself, or takes too long.
+    """
+    if nft_type.metadata_schema is None:
+        return
+    documents = [rule.metadata for rule in nft_type.levels]
+    fault = await _fault(json.dumps([nft_type.metadata_schema, documents]))
+    if fault is None:
+        return
+    if fault.document is None:
+        raise invalid_schema(fault.path, fault.wrong)
+    raise mismatch(nft_type.levels[fault.document].level, fault.path, fault.wrong)
+
+
+async def _fault(asked: str) -> Fault | None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", schemas.__name__),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        answer, _ = await process.communicate(asked.encode())
+    finally:
+        if process.returncode is None:  # nobody waits for the answer any more
+            process.kill()
+            await process.wait()
+    if process.returncode == -schemas.OUT_OF_TIME:
+        return Fault("$", f"applying it takes more than {schemas.SECONDS:g} s of processor time")
+    if process.returncode:
+        raise RuntimeError(f"{schemas.__name__} ended with {process.returncode}; see its stderr")
+    told = json.loads(answer)
+    return None if told is None else Fault(**told)
