@@ -39,18 +39,17 @@ def find_fault(schema: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]
     """The first fault of a schema, or of a document under it."""
     try:
         Draft202012Validator.check_schema(schema)
+        validator = Draft202012Validator(schema, registry=Registry())
+        for number, document in enumerate(documents):
+            broken = best_match(validator.iter_errors(document))
+            if broken is not None:
+                return _fault(broken.json_path, broken.message, number)
     except SchemaError as error:
         return _fault(error.json_path, error.message)
-    validator = Draft202012Validator(schema, registry=Registry())
-    for number, document in enumerate(documents):
-        try:
-            broken = best_match(validator.iter_errors(document))
-        except Unresolvable as error:
-            return _fault("$", f"the reference {error.ref!r} leads nowhere inside it")
-        except Exception as error:  # whatever a reference to no schema, or to itself, comes to
-            return _fault("$", f"it cannot be applied ({type(error).__name__}: {error})")
-        if broken is not None:
-            return _fault(broken.json_path, broken.message, number)
+    except Unresolvable as error:
+        return _fault("$", f"the reference {error.ref!r} leads nowhere inside it")
+    except Exception as error:  # whatever a reference to itself, or to no schema, comes to
+        return _fault("$", f"it cannot be applied ({type(error).__name__}: {error})")
     return None
 
 
