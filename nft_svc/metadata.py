@@ -1,6 +1,7 @@
 """Level metadata: kept within limits, and turned into item content. Pure."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ MAX_METADATA_BYTES = 8_192
 MAX_NAME, MAX_DESCRIPTION, MAX_URI = 128, 1024, 512
 MAX_ATTRIBUTES, MAX_TRAIT, MAX_VALUE = 20, 64, 256
 MAX_WRITTEN_BYTES = 8_192
-SCHEMES = frozenset({"https", "ipfs"})
+_URI = re.compile(r"(https|ipfs)://\S+")
 MARK = ("status", "revoked")
 """The attribute of an item whose level was taken back."""
 
@@ -121,7 +122,7 @@ def _uri(nft_type: NftType, subject: Subject) -> str:
 
 def _opens(uri: str) -> bool:
     try:
-        return urlsplit(uri).scheme in SCHEMES
+        return bool(_URI.fullmatch(uri) and urlsplit(uri).netloc)
     except ValueError:  # an address in brackets that is none
         return False
 

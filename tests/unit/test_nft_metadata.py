@@ -90,7 +90,9 @@ def test_a_word_in_braces_that_stands_for_nothing_is_refused(
     assert (refused.value.field, refused.value.metadata.get("path")) == (field, path)
 
 
-@pytest.mark.parametrize("uri", ["ftp://x/{mint_id}", "https://[x"])
+@pytest.mark.parametrize(
+    "uri", ["ftp://x/{mint_id}", "https:x", "https:///x", "https://x/a b", "https://[x"]
+)
 def test_a_uri_that_nobody_can_open_is_refused(uri: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
         item_content(replace(TYPE, item_uri=uri), level({}), ITEM)
