@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 
 from nft_svc import schemas
@@ -29,20 +30,14 @@ async def check_conformity(nft_type: NftType) -> None:
 
 
 async def _fault(asked: str) -> Fault | None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", schemas.__name__),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+    # Not by asyncio: uvloop would fork, and gRPC's handlers of a fork abort the child now and then;
+    # `subprocess` uses vfork, which calls none.
+    command = [sys.executable, "-m", schemas.__name__]
+    ended = await asyncio.to_thread(
+        subprocess.run, command, input=asked.encode(), stdout=subprocess.PIPE, check=False
     )
-    try:
-        answer, _ = await process.communicate(asked.encode())
-    finally:
-        if process.returncode is None:  # nobody waits for the answer any more
-            process.kill()
-            await process.wait()
-    if process.returncode == -schemas.OUT_OF_TIME:
+    if ended.returncode == -schemas.OUT_OF_TIME:
         return Fault("$", f"applying it takes more than {schemas.SECONDS:g} s of processor time")
-    if process.returncode:
-        raise RuntimeError(f"{schemas.__name__} ended with {process.returncode}; see its stderr")
-    told = json.loads(answer)
+    ended.check_returncode()
+    told = json.loads(ended.stdout)
     return None if told is None else Fault(**told)
