@@ -189,6 +189,11 @@ class Accrual:
         }
         return left | self.moved.keys()
 
+    @property
+    def minted(self) -> set[str]:
+        """Instances that were found on chain or on their way, or are queued now."""
+        return {each.nft_id for each in self.changed.values() if each.nft_id and each.minted}
+
     def _standing(self, reward: Reward | Grant) -> Standing:
         return self.changed.get(reward.holder) or self._standings[reward.holder]
 

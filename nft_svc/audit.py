@@ -23,8 +23,9 @@ class Origin:
 class AuditEntry:
     """One line of the audit log.
 
-    `subject` is `<kind>/<id>`: `nft_type/explorer`, `progress/explorer`, `mint/<mint_id>`; `before`
-    and `after` hold what changed, None where there was nothing; `nft_id` is the instance concerned.
+    `subject` is `<kind>/<id>`: `nft_type/explorer`, `progress/explorer`, `mint/<mint_id>`, and
+    `request/<request_id>` for a tombstone; `before` and `after` hold what changed, None where there
+    was nothing; `nft_id` is the instance concerned.
     """
 
     origin: Origin

@@ -11,9 +11,10 @@ from mesh.db import Connection, Database
 from mesh.idempotency import Key, remember
 from nft_svc import convert
 from nft_svc.audit import AuditEntry, Origin
+from nft_svc.conformity import check_conformity
 from nft_svc.definitions import NftType, TypeState, check_levels
 from nft_svc.errors import EtagMismatch, NftTypeArchived, NftTypeExists, UnknownNftType
-from nft_svc.metadata import check_metadata, check_schema, item_content
+from nft_svc.metadata import check_documents, check_written, item_content
 from nft_svc.progress import reached
 from nft_svc.store import audit
 from nft_svc.store import catalog as store
@@ -27,19 +28,19 @@ PREVIEW_PAGE = 1_000
 _LONGEST_ID = "0" * 36
 
 
-def check(nft_type: NftType) -> None:
+async def check(nft_type: NftType) -> None:
     """Raises what tells the fault of a faulty type.
 
     That is `InvalidLevels`, `InvalidMetadataSchema`, `MetadataMismatch`, `UnknownPlaceholder` or
-    `InvalidArgument`. What passes can be minted: every level's item content keeps the Gateway's
-    limits, its templates filled.
+    `InvalidArgument`. What passes can be minted, and marked when it is taken back: every level's
+    item content keeps the Gateway's limits, its templates filled.
     """
     check_levels(nft_type.counters, nft_type.levels)
-    if nft_type.metadata_schema is not None:
-        check_schema(nft_type.metadata_schema)
+    check_documents(nft_type)
     for rule in nft_type.levels:
-        check_metadata(nft_type, rule)
-        item_content(nft_type, rule, Subject(_LONGEST_ID, _LONGEST_ID, nft_type.code, rule.level))
+        subject = Subject(_LONGEST_ID, _LONGEST_ID, nft_type.code, rule.level)
+        check_written(rule, item_content(nft_type, rule, subject), _LONGEST_ID)
+    await check_conformity(nft_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Catalog:
 
     async def create(self, key: Key, nft_type: NftType, origin: Origin) -> catalog_pb2.NftType:
         """Adds a type; raises `NftTypeExists` and what `check` raises."""
-        check(nft_type)
+        await check(nft_type)
 
         async def work(connection: Connection) -> catalog_pb2.NftType:
             await store.lock(connection)
@@ -99,7 +100,7 @@ class Catalog:
 
         Raises `UnknownNftType`, `NftTypeArchived`, `EtagMismatch` and what `check` raises.
         """
-        check(nft_type)
+        await check(nft_type)
 
         async def work(connection: Connection) -> catalog_pb2.NftType:
             await store.lock(connection)
@@ -131,7 +132,7 @@ class Catalog:
 
         Examines no more than `EXAMINED` users, so it may stop before `limit` people are found.
         """
-        check(nft_type)
+        await check(nft_type)
         shifts: list[Shift] = []
         examined, more = 0, True
         async with self._database.transaction(

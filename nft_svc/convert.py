@@ -7,7 +7,7 @@ from go2asia.nft.v1 import callbacks_pb2, catalog_pb2, nft_pb2, rewards_pb2
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
-from mesh.errors import PageTokenInvalid, Unstorable
+from mesh.errors import InvalidArgument, PageTokenInvalid
 from mesh.pagination import Page
 from mesh.wire import MAX_MESSAGE_BYTES
 from nft_svc.accrual import Grant, RevertOutcome, Reward, RewardOutcome
@@ -80,8 +80,10 @@ def revert_outcome(outcome: RevertOutcome) -> rewards_pb2.RevertOutcome:
 
 
 def nft_type(message: catalog_pb2.NftType) -> NftType:
-    """A type as its author wrote it: version 1, active."""
-    schema = message.HasField("metadata_schema")
+    """A type as its author wrote it: version 1, active; raises `InvalidArgument`."""
+    schema = None
+    if message.HasField("metadata_schema"):
+        schema = struct_dict(message.metadata_schema, "nft_type.metadata_schema")
     policy = message.onchain_policy or catalog_pb2.ONCHAIN_POLICY_NONE
     standard = message.token_standard or catalog_pb2.TOKEN_STANDARD_NFT
     upgrade = message.upgrade_policy or catalog_pb2.UPGRADE_POLICY_UPDATE_CONTENT
@@ -90,7 +92,7 @@ def nft_type(message: catalog_pb2.NftType) -> NftType:
         display_name=message.display_name,
         description=message.description,
         counters=tuple(message.counters),
-        metadata_schema=struct_dict(message.metadata_schema) if schema else None,
+        metadata_schema=schema,
         image=message.image,
         onchain_policy=OnchainPolicy(
             catalog_pb2.OnchainPolicy.Name(policy).removeprefix("ONCHAIN_POLICY_")
@@ -98,7 +100,7 @@ def nft_type(message: catalog_pb2.NftType) -> NftType:
         token_standard=TokenStandard(
             catalog_pb2.TokenStandard.Name(standard).removeprefix("TOKEN_STANDARD_")
         ),
-        levels=tuple(_level_rule(level) for level in message.levels),
+        levels=tuple(_level_rule(*numbered) for numbered in enumerate(message.levels)),
         item_uri=message.item_uri,
         attributes=tuple((each.trait_type, each.value) for each in message.attributes),
         upgrade_policy=UpgradePolicy(
@@ -316,15 +318,16 @@ def struct(values: Mapping[str, Any]) -> Struct:
     return message
 
 
-def struct_dict(message: Struct) -> dict[str, Any]:
+def struct_dict(message: Struct, field: str) -> dict[str, Any]:
     """A Struct as a JSON object; whole numbers, which a Struct holds as doubles, become ints.
 
-    Raises `Unstorable` for a number that is not finite.
+    Raises `InvalidArgument`, naming the `field`, for a number that JSON has no word for.
     """
     try:
         plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
-    except ValueError as error:
-        raise Unstorable from error
+    except ValueError:
+        wrong = "JSON knows no infinity, and no NaN; write a number, or leave it out."
+        raise InvalidArgument(wrong, field=field) from None
     return plain
 
 
@@ -340,10 +343,10 @@ def _whole(value: Any) -> Any:
             return value
 
 
-def _level_rule(message: catalog_pb2.LevelRule) -> LevelRule:
+def _level_rule(number: int, message: catalog_pb2.LevelRule) -> LevelRule:
     return LevelRule(
         level=message.level,
         thresholds=dict(message.thresholds),
-        metadata=struct_dict(message.metadata),
+        metadata=struct_dict(message.metadata, f"nft_type.levels[{number}].metadata"),
         auto_mint_onchain=message.auto_mint_onchain,
     )

@@ -11,12 +11,12 @@ from mesh.idempotency import ANY_INPUT, Key, remember
 from mesh.outbox import Queue
 from nft_svc import convert
 from nft_svc.accrual import Accrual, Grant, Reward
-from nft_svc.audit import Origin
+from nft_svc.audit import AuditEntry, Origin
 from nft_svc.catalog import Catalog
 from nft_svc.feed import entry
 from nft_svc.mints import Change, MintKind
 from nft_svc.rewards import write
-from nft_svc.store import feed, mints
+from nft_svc.store import audit, feed, mints
 from nft_svc.store import rewards as store
 from nft_svc.store.requests import recall_together
 from nft_svc.submissions import ask_for_upgrades, withdraw
@@ -64,7 +64,8 @@ class Reverts:
                 await remember(connection, idempotency_keys, [(key, earlier)])
                 return Outcome.FromString(earlier)
             if given is None:
-                return await self._bury(connection, [key, reverted], original)
+                buried = _tombstone(original, reference, origin)
+                return await self._bury(connection, [key, reverted], original, buried)
             applied = rewards_pb2.RewardOutcome.FromString(given)
             reward = convert.reward_given(applied, reference, origin)
             return await self._take_back(connection, [key, reverted], reward)
@@ -74,7 +75,10 @@ class Reverts:
             self._announce()
         return outcome
 
-    async def _bury(self, connection: Connection, answered: list[Key], original: Key) -> Outcome:
+    async def _bury(
+        self, connection: Connection, answered: list[Key], original: Key, buried: AuditEntry
+    ) -> Outcome:
+        await audit.write(connection, [buried])
         outcome = Outcome(tombstone=True)
         nothing = rewards_pb2.RewardOutcome(reverted=True).SerializeToString()
         told = [(key, outcome.SerializeToString()) for key in answered]
@@ -115,3 +119,16 @@ class Reverts:
         passed_by = await mints.on_chain(connection, [nft_id])
         await ask_for_upgrades(connection, self._submissions, passed_by, origin.traceparent)
         return change
+
+
+def _tombstone(original: Key, reference: str, origin: Origin) -> AuditEntry:
+    """The line of what was taken back before it arrived: whose it was, nobody knows yet."""
+    return AuditEntry(
+        origin=origin,
+        action="reward.revert",
+        subject=f"request/{original.request_id}",
+        user_id=None,
+        before=None,
+        after={"tombstone": True, "original_request_id": original.request_id},
+        reference=reference,
+    )

@@ -115,7 +115,9 @@ class Rewards:
         """Writes it all; returns whether it put something into the outbox."""
         await write(connection, accrual)
         await queue_mints(connection, self._submissions, accrual.mints)
-        passed_by = await mints.on_chain(connection, accrual.passed_by)
+        # What kept a mint from being queued may have ended since; then it is the look that does.
+        passed_by = accrual.passed_by & accrual.minted
+        passed_by |= await mints.on_chain(connection, accrual.passed_by - passed_by)
         await ask_for_upgrades(connection, self._submissions, passed_by, None)
         return bool(accrual.mints or passed_by)
 

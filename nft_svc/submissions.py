@@ -72,12 +72,24 @@ async def ask_for_upgrades(
 
     Each asks anew, also while an earlier look is being taken: that one may have seen less.
     """
-    works = [
-        Work(f"{nft_id}/{new_id()}", UPGRADES, nft_id.encode(), traceparent=traceparent)
-        for nft_id in nft_ids
-    ]
+    works = [_look(nft_id, traceparent) for nft_id in nft_ids]
     if works:
         await queue.enqueue(connection, works)
+
+
+async def ask_to_call_off(
+    connection: Connection, queue: Queue, mint: Mint, traceparent: str | None
+) -> None:
+    """Has a mint called off whose instance has no level left, and the instance looked at again.
+
+    It is asked for like a look, so that neither is lost with the process: until the mint is off,
+    the level may be back.
+    """
+    await queue.enqueue(connection, [_look(f"{mint.nft_id}/{mint.mint_id}", traceparent)])
+
+
+def _look(target: str, traceparent: str | None) -> Work:
+    return Work(f"{target}/{new_id()}", UPGRADES, target.encode(), traceparent=traceparent)
 
 
 def _work(mint: Mint, traceparent: str | None) -> Work:

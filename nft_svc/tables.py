@@ -163,7 +163,7 @@ audit_log = Table(
         postgresql_where=text("nft_id IS NOT NULL"),
     ),
     Index("nft_audit_log_of_action", "action", "entry_id"),
-    # The versions of a type; what belongs to nobody is about types.
+    # The versions of a type; tombstones aside, what belongs to nobody is about types.
     Index(
         "nft_audit_log_of_type",
         *("subject", "entry_id"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from nft_svc.definitions import NftType, TokenStandard, UpgradePolicy
+from nft_svc.definitions import NftType, OnchainPolicy, TokenStandard, UpgradePolicy
 from nft_svc.metadata import ItemContent, item_content, marked
 from nft_svc.mints import Mint, MintKind, MintState
 from nft_svc.templates import Subject
@@ -41,14 +41,16 @@ def items(history: Sequence[Mint]) -> list[Item]:
     """The items of an instance once what is under way has ended well, the oldest first.
 
     `history` holds its mints in the order in which they were queued, without those that failed or
-    were cancelled.
+    were cancelled. One that was called off with the last level may be among them: it counts as an
+    item that was revoked.
     """
     found: dict[str, Item] = {}
     for mint in history:
         of = mint.item_mint_id or ""
         match mint.kind:
             case MintKind.MINT:
-                found[mint.mint_id] = Item(mint, mint.level, mint.content)
+                off = mint.state is MintState.CANCELLED
+                found[mint.mint_id] = Item(mint, mint.level * (not off), mint.content, revoked=off)
             case MintKind.UPDATE:
                 found[of] = replace(found[of], level=mint.level, content=mint.content)
             case MintKind.REVOKE:
@@ -67,9 +69,13 @@ def stands(nft_type: NftType, level: int, present: Sequence[Item]) -> Item | Non
 def need(nft_type: NftType, level: int, present: Sequence[Item]) -> Need | None:
     """The next change that brings the items to an instance's level; None if they are there.
 
-    A new item is minted only beside others, of lower levels; the first one is nobody's upgrade.
+    A new item is minted beside others, of lower levels, or in the place of those that are revoked
+    for good and due again; the first one is nobody's upgrade.
     """
     living = [item for item in present if not item.revoked]
+    if present and not living:
+        anew = _anew(nft_type, level, present)
+        return Need(MintKind.MINT, anew) if anew else None
     for item in living:
         follows = nft_type.upgrade_policy is UpgradePolicy.UPDATE_CONTENT and item is living[-1]
         own = item.origin.level
@@ -83,6 +89,16 @@ def need(nft_type: NftType, level: int, present: Sequence[Item]) -> Need | None:
     if top < level and nft_type.auto_mints(above=top, upto=level):
         return Need(MintKind.MINT, level)
     return None
+
+
+def _anew(nft_type: NftType, level: int, revoked: Sequence[Item]) -> int:
+    """The level to mint for a badge all of whose items were revoked; 0 if none is due again."""
+    if nft_type.onchain_policy is OnchainPolicy.NONE:
+        return 0
+    if nft_type.upgrade_policy is UpgradePolicy.UPDATE_CONTENT:
+        return level
+    regained = max((own for item in revoked if (own := item.origin.level) <= level), default=0)
+    return level if nft_type.auto_mints(above=regained, upto=level) else regained
 
 
 @dataclass(frozen=True, slots=True)

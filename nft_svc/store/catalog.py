@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from mesh.db import Connection
 from nft_svc.definitions import (
@@ -18,6 +19,17 @@ from nft_svc.progress import Progress
 from nft_svc.tables import audit_log, catalog, level_rules, types
 from nft_svc.tables import progress as progress_rows
 
+_rule = level_rules.c
+_fields = func.jsonb_build_array(
+    _rule.level, _rule.thresholds, _rule.metadata, _rule.auto_mint_onchain
+)
+_levels = (
+    select(func.jsonb_agg(aggregate_order_by(_fields, _rule.level)))
+    .where(_rule.nft_type == types.c.code)
+    .scalar_subquery()
+    .label("levels")
+)
+
 
 async def version(connection: Connection) -> int:
     """The catalogue's version, which rises with every change of any type."""
@@ -26,16 +38,12 @@ async def version(connection: Connection) -> int:
 
 async def load(connection: Connection, codes: Sequence[str] | None = None) -> dict[str, NftType]:
     """Types by code, in that order: those of `codes`, or all."""
-    chosen = select(types).order_by(types.c.code)
-    rules = select(level_rules).order_by(level_rules.c.nft_type, level_rules.c.level)
+    # One statement, so that a type comes with the levels of the same version.
+    chosen = select(types, _levels).order_by(types.c.code)
     if codes is not None:
         chosen = chosen.where(types.c.code.in_(codes))
-        rules = rules.where(level_rules.c.nft_type.in_(codes))
-    levels: dict[str, list[LevelRule]] = {}
-    for row in (await connection.execute(rules)).mappings():
-        levels.setdefault(row["nft_type"], []).append(_rule(row))
     found = (await connection.execute(chosen)).mappings()
-    return {row["code"]: _type(row, levels[row["code"]]) for row in found}
+    return {row["code"]: _type(row) for row in found}
 
 
 async def list_codes(connection: Connection, after: str | None, limit: int) -> list[str]:
@@ -131,7 +139,7 @@ def _rules(nft_type: NftType) -> list[dict[str, Any]]:
     ]
 
 
-def _type(row: RowMapping, levels: Sequence[LevelRule]) -> NftType:
+def _type(row: RowMapping) -> NftType:
     return NftType(
         code=row["code"],
         display_name=row["display_name"],
@@ -141,14 +149,10 @@ def _type(row: RowMapping, levels: Sequence[LevelRule]) -> NftType:
         image=row["image"],
         onchain_policy=OnchainPolicy(row["onchain_policy"]),
         token_standard=TokenStandard(row["token_standard"]),
-        levels=tuple(levels),
+        levels=tuple(LevelRule(*rule) for rule in row["levels"]),
         version=row["version"],
         state=TypeState(row["state"]),
         item_uri=row["item_uri"],
         attributes=tuple((trait, value) for trait, value in row["attributes"]),
         upgrade_policy=UpgradePolicy(row["upgrade_policy"]),
     )
-
-
-def _rule(row: RowMapping) -> LevelRule:
-    return LevelRule(row["level"], row["thresholds"], row["metadata"], row["auto_mint_onchain"])

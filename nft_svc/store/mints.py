@@ -67,14 +67,18 @@ async def on_chain(connection: Connection, nft_ids: Collection[str]) -> set[str]
         return {nft_id for (nft_id,) in await cursor.fetchall()}
 
 
-async def history(connection: Connection, nft_id: str) -> list[Mint]:
-    """Mints and changes of an instance in order, without those that failed or were cancelled."""
+async def history(connection: Connection, nft_id: str, called_off: str | None = None) -> list[Mint]:
+    """Mints and changes of an instance in order, without those that failed or were cancelled.
+
+    The mint `called_off` is there also when it was cancelled.
+    """
     async with driver(connection).cursor(binary=True, row_factory=dict_row) as cursor:
         await cursor.execute(
             f"SELECT {COLUMNS} FROM nft_mint_queue AS m"
-            " WHERE m.nft_id = %s::uuid AND m.state NOT IN ('FAILED', 'CANCELLED')"
+            " WHERE m.nft_id = %s::uuid AND (m.state NOT IN ('FAILED', 'CANCELLED')"
+            " OR m.state = 'CANCELLED' AND m.mint_id = %s::uuid)"
             " ORDER BY m.create_time, m.mint_id",
-            [nft_id],
+            [nft_id, called_off],
         )
         return [mint_from(row) for row in await cursor.fetchall()]
 

@@ -188,11 +188,17 @@ def reward(
     return RewardRequest(named, Reward(user_id, nft_type, counter, increment, "event-1", origin))
 
 
-def grant(user_id: str, *, request_id: str | None = None, mint: bool = False) -> RewardRequest:
+def grant(
+    user_id: str,
+    *,
+    nft_type: str = "explorer",
+    request_id: str | None = None,
+    mint: bool = False,
+) -> RewardRequest:
     """A badge given, under a key of its own, or under `request_id`."""
     named = key(request_id, f"grant {user_id}")
     origin = replace(CONNECT, request_id=named.request_id)
-    return RewardRequest(named, Grant(user_id, "explorer", "event-1", origin, mint))
+    return RewardRequest(named, Grant(user_id, nft_type, "event-1", origin, mint))
 
 
 async def revert(service: Replica, original: RewardRequest, request_id: str | None = None) -> Any:

@@ -112,6 +112,13 @@ async def test_a_tombstone_turns_the_arrival_into_a_no_op(
     assert standing(nft, ada)[0][:3] == ({"quests": 1}, 1, 0)
     assert (await service.rewards.apply(late)).reverted, "and so for ever"
     assert (await revert(service, late)).tombstone
+    lines = nft.query(
+        "SELECT actor, user_id, after, reference FROM nft_audit_log"
+        " WHERE action = 'reward.revert' AND subject = %s",
+        f"request/{late.key.request_id}",
+    )
+    told = {"tombstone": True, "original_request_id": late.key.request_id}
+    assert lines == [("connect/connect", None, told, "reversal-1")], "said once"
 
 
 @pytest.mark.parametrize("seed", range(3))

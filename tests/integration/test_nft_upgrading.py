@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import pytest_asyncio
+from go2asia.gateway.v1 import minting_pb2
 from go2asia.nft.v1 import nft_pb2
 
 from devstack.postgres import Cluster
@@ -14,6 +15,7 @@ from nft_svc.convert_orders import order
 from nft_svc.definitions import TokenStandard, UpgradePolicy
 from nft_svc.errors import ChangeNotCancellable, MintExists, MintNotRetryable
 from nft_svc.mints import Mint, MintKind, MintState
+from nft_svc.rewards import RewardRequest
 from nft_svc.store import mints, reads
 from nft_svc.submissions import submission_queue
 from nft_svc.upgrading import ACTOR
@@ -169,6 +171,60 @@ async def test_a_soulbound_badge_taken_back_is_revoked_and_may_be_earned_anew(
     assert anew.mint_id not in ("", first.mint_id), "a new item, since the old one is revoked"
 
 
+@pytest.mark.parametrize("again", [reward, grant])
+async def test_a_badge_earned_again_during_its_revocation_is_minted_anew(
+    nft: NftDatabase, service: Replica, again: Callable[..., RewardRequest]
+) -> None:
+    ada = a_user()
+    earned = reward(ada, 3, nft_type="soulbound")
+    first = await service.rewards.apply(earned)
+    await end(service, first.mint_id)
+    await revert(service, earned)
+    revocation = await latest(service, first.nft_id, 2)
+    outcome = await service.rewards.apply(again(ada, nft_type="soulbound"))
+    assert (outcome.level, outcome.mint_id) == (1, "")
+    await quiet(nft)
+    assert len(await history(service, first.nft_id)) == 2, "one change at a time"
+    await end(service, revocation.mint_id)
+    anew = await latest(service, first.nft_id, 3)
+    assert (anew.kind, anew.level) == (MintKind.MINT, 1)
+    assert anew.token_standard is TokenStandard.SBT
+
+
+async def test_a_revocation_that_ends_before_anybody_looks_again_makes_way(
+    nft: NftDatabase,
+) -> None:
+    ada = a_user()
+    earned = reward(ada, 3, nft_type="soulbound")
+    async with replica(nft) as service:
+        first = await service.rewards.apply(earned)
+        await end(service, first.mint_id)
+        await revert(service, earned)
+        await service.upgrading.follow(first.nft_id, ORIGIN)
+        revocation = await latest(service, first.nft_id, 2)
+        assert not (await service.rewards.apply(reward(ada, 3, nft_type="soulbound"))).mint_id
+        await end(service, revocation.mint_id)
+        async with service.upgrading.worker():
+            anew = await latest(service, first.nft_id, 3)
+    assert (anew.kind, anew.level) == (MintKind.MINT, 2)
+
+
+async def test_a_revocation_that_fails_leaves_the_item_to_the_level(
+    nft: NftDatabase, service: Replica
+) -> None:
+    ada = a_user()
+    earned = reward(ada, 3, nft_type="soulbound")
+    first = await service.rewards.apply(earned)
+    await end(service, first.mint_id)
+    await revert(service, earned)
+    revocation = await latest(service, first.nft_id, 2)
+    await service.rewards.apply(reward(ada, 6, nft_type="soulbound"))
+    await quiet(nft)
+    await end(service, revocation.mint_id, MintState.FAILED)
+    change = await latest(service, first.nft_id, 2)
+    assert (change.kind, change.item_mint_id, change.level) == (MintKind.UPDATE, first.mint_id, 3)
+
+
 async def test_a_transferable_badge_taken_back_is_marked(service: Replica) -> None:
     ada = a_user()
     earned = reward(ada, 3)
@@ -199,7 +255,35 @@ async def test_a_mint_at_the_gateway_is_called_off_with_the_last_level(
     assert first.mint_id in service.gateway.called_off
 
 
-async def test_a_mint_that_was_sent_is_taken_back_once_it_is_there(service: Replica) -> None:
+async def test_a_badge_earned_again_while_its_mint_is_called_off_is_minted_anew(
+    nft: NftDatabase, service: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = a_user()
+    earned = reward(ada, 3)
+    first = await service.rewards.apply(earned)
+    async with service.database.transaction() as connection:
+        await submission_queue().claim(connection, "mint", 10)  # nobody can tell where it is
+    call_off, again = service.gateway.cancel, reward(ada, 3)
+
+    async def earn_meanwhile(mint_id: str) -> minting_pb2.Operation | None:
+        assert not (await service.rewards.apply(again)).mint_id, "the other one is under way still"
+        return await call_off(mint_id)
+
+    monkeypatch.setattr(service.gateway, "cancel", earn_meanwhile)
+    await revert(service, earned)
+
+    async def replaced() -> bool:
+        return first.mint_id not in [mint.mint_id for mint in await history(service, first.nft_id)]
+
+    await eventually(replaced)
+    await quiet(nft)
+    (anew,) = await history(service, first.nft_id)
+    assert (anew.kind, anew.level) == (MintKind.MINT, 2)
+
+
+async def test_a_mint_that_was_sent_is_taken_back_once_it_is_there(
+    nft: NftDatabase, service: Replica
+) -> None:
     ada = a_user()
     earned = reward(ada, 3)
     first = await service.rewards.apply(earned)
@@ -208,7 +292,7 @@ async def test_a_mint_that_was_sent_is_taken_back_once_it_is_there(service: Repl
     service.gateway.send(first.mint_id)
     await service.reports.apply([report(first.mint_id, MintState.SUBMITTED, 2)])
     await revert(service, earned)
-    await asyncio.sleep(0.2)
+    await quiet(nft)
     await end(service, first.mint_id)
     assert (await latest(service, first.nft_id, 2)).level == 0
 

@@ -84,6 +84,20 @@ def with_image(image: str) -> catalog_pb2.CreateNftTypeRequest:
     return request
 
 
+def with_schema(schema: dict[str, Any]) -> catalog_pb2.CreateNftTypeRequest:
+    request = created()
+    request.nft_type.metadata_schema.Clear()
+    request.nft_type.metadata_schema.update(schema)
+    return request
+
+
+def verbose() -> catalog_pb2.CreateNftTypeRequest:
+    listed = [{"trait_type": f"t{number}", "value": "🜁" * 100} for number in range(14)]
+    request = created(attributes=listed)
+    request.nft_type.description = "🜁" * 1_024
+    return request
+
+
 def gaps() -> catalog_pb2.CreateNftTypeRequest:
     request = created()
     request.nft_type.levels[0].level = 2
@@ -160,6 +174,24 @@ CASES: dict[str, Case] = {
         Kind.INVALID_ARGUMENT, "UNKNOWN_PLACEHOLDER", "nft_type.levels[0].metadata",
         {"placeholder": "", "path": "$.image"},
     ),
+    "a number that JSON has no word for": (
+        lambda c: c.authors.CreateNftType(created(power=float("inf"))),
+        Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "nft_type.levels[0].metadata", {},
+    ),
+    "a schema that leads to itself": (
+        lambda c: c.authors.CreateNftType(with_schema({"$ref": "#"})),
+        Kind.INVALID_ARGUMENT, "INVALID_METADATA_SCHEMA", "nft_type.metadata_schema",
+        {"path": "$"},
+    ),
+    "a schema with NaN": (
+        lambda c: c.authors.CreateNftType(with_schema({"minimum": float("nan")})),
+        Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "nft_type.metadata_schema", {},
+    ),
+    "more than fits on chain": (
+        lambda c: c.authors.CreateNftType(verbose()),
+        Kind.INVALID_ARGUMENT, "METADATA_MISMATCH", "nft_type.levels[0].metadata",
+        {"level": "1", "path": "$"},
+    ),
     "a gap between levels": (
         lambda c: c.authors.CreateNftType(gaps()),
         Kind.INVALID_ARGUMENT, "INVALID_LEVELS", "nft_type.levels[0]", {"level": "1"},
@@ -188,6 +220,10 @@ CASES: dict[str, Case] = {
     "watching nothing": (
         lambda c: watched(c),
         Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "target", {},
+    ),
+    "malformed code, read": (
+        lambda c: c.authors.GetNftType(catalog_pb2.GetNftTypeRequest(code="x" * 64)),
+        Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "code", {},
     ),
     "unknown type, read": (
         lambda c: c.authors.GetNftType(catalog_pb2.GetNftTypeRequest(code="pirate")),

@@ -1,4 +1,4 @@
-"""Metadata: faults are found at their path, and what passes can be minted."""
+"""Item content: faults are found at their path, and what passes can be minted, and marked."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,14 @@ import pytest
 from mesh.errors import InvalidArgument
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard
 from nft_svc.errors import InvalidMetadataSchema, MetadataMismatch, UnknownPlaceholder
-from nft_svc.metadata import check_metadata, check_schema, item_content, marked
+from nft_svc.metadata import (
+    MAX_WRITTEN_BYTES,
+    check_documents,
+    check_written,
+    item_content,
+    marked,
+    written_bytes,
+)
 from nft_svc.templates import Subject
 
 TYPE = NftType(
@@ -83,9 +90,12 @@ def test_a_word_in_braces_that_stands_for_nothing_is_refused(
     assert (refused.value.field, refused.value.metadata.get("path")) == (field, path)
 
 
-def test_a_uri_that_nobody_can_open_is_refused() -> None:
+@pytest.mark.parametrize(
+    "uri", ["ftp://x/{mint_id}", "https:x", "https:///x", "https://x/a b", "https://[x"]
+)
+def test_a_uri_that_nobody_can_open_is_refused(uri: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        item_content(replace(TYPE, item_uri="ftp://x/{mint_id}"), level({}), ITEM)
+        item_content(replace(TYPE, item_uri=uri), level({}), ITEM)
     assert refused.value.field == "nft_type.item_uri"
 
 
@@ -107,6 +117,7 @@ def test_a_mark_is_on_chain_and_fits() -> None:
         ({"name": "x" * 129}, "$.name"),
         ({"description": "x" * 1025}, "$.description"),
         ({"image": "http://plain.example/x.png"}, "$.image"),
+        ({"image": "https://[x"}, "$.image"),
         ({"attributes": {"rarity": "epic"}}, "$.attributes"),
         ({"attributes": [{"trait_type": "x"}]}, "$.attributes[0]"),
         ({"attributes": [{"trait_type": "level", "value": 9}]}, "$.attributes[0].trait_type"),
@@ -122,36 +133,35 @@ def test_content_that_the_gateway_would_refuse_is_refused_here(
     assert refused.value.metadata == {"level": "2", "path": path}
 
 
-def test_a_breach_of_the_schema_names_the_field() -> None:
-    schema = {
-        "type": "object",
-        "properties": {"stats": {"properties": {"power": {"type": "integer", "maximum": 10}}}},
-    }
-    with pytest.raises(MetadataMismatch) as refused:
-        check_metadata(replace(TYPE, metadata_schema=schema), level({"stats": {"power": 11}}))
-    assert refused.value.metadata == {"level": "2", "path": "$.stats.power"}
-    assert refused.value.field == "nft_type.levels[1].metadata"
-
-
-def test_metadata_that_keeps_the_schema_passes() -> None:
-    schema = {"required": ["name"], "properties": {"name": {"type": "string"}}}
-    check_metadata(replace(TYPE, metadata_schema=schema), level({"name": "Explorer II"}))
-
-
-def test_a_schema_that_is_none_names_the_fault() -> None:
-    with pytest.raises(InvalidMetadataSchema) as refused:
-        check_schema({"properties": {"name": {"type": "sting"}}})
-    assert refused.value.metadata["path"].startswith("$.properties.name")
-
-
-def test_a_reference_to_elsewhere_is_refused_and_not_fetched() -> None:
-    schema = {"$ref": "https://schemas.example/badge.json"}
-    with pytest.raises(InvalidMetadataSchema, match="leads nowhere"):
-        check_metadata(replace(TYPE, metadata_schema=schema), level({}))
-
-
 def test_documents_have_a_size_limit() -> None:
     with pytest.raises(InvalidMetadataSchema, match="32768 bytes"):
-        check_schema({"description": "x" * 40_000})
+        check_documents(replace(TYPE, metadata_schema={"description": "x" * 40_000}))
     with pytest.raises(MetadataMismatch, match="8192 bytes"):
-        check_metadata(TYPE, level({"story": "x" * 9_000}))
+        check_documents(replace(TYPE, levels=(level({"story": "x" * 9_000}),)))
+
+
+@pytest.mark.parametrize("item_uri", ["", "https://items.example/{mint_id}.json"])
+def test_what_is_written_on_chain_has_a_limit_in_bytes(item_uri: str) -> None:
+    """Content that lies elsewhere counts too: a mark would bring it on chain."""
+    nft_type = replace(TYPE, item_uri=item_uri)
+    fits = level({"attributes": attributes(11)})
+    check_written(fits, item_content(nft_type, fits, ITEM), "m" * 36)
+    wide = level({"attributes": attributes(12)})
+    with pytest.raises(MetadataMismatch, match="of 8192") as refused:
+        check_written(wide, item_content(nft_type, wide, ITEM), "m" * 36)
+    assert refused.value.metadata == {"level": "2", "path": "$"}
+
+
+def test_a_mark_may_be_what_is_too_much() -> None:
+    filled = level({"attributes": attributes(11)})
+    content = item_content(TYPE, filled, ITEM)
+    room = MAX_WRITTEN_BYTES - written_bytes(content, "m" * 36)
+    content = replace(content, description=content.description + "x" * room)
+    assert written_bytes(content, "m" * 36) == MAX_WRITTEN_BYTES
+    with pytest.raises(MetadataMismatch):
+        check_written(filled, content, "m" * 36)
+
+
+def attributes(count: int) -> list[dict[str, Any]]:
+    """Attributes of 160 characters outside the basic plane, which take four bytes each."""
+    return [{"trait_type": f"t{number}", "value": "🜁" * 160} for number in range(count)]

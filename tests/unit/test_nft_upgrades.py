@@ -85,15 +85,38 @@ def test_without_a_level_an_nft_is_marked_and_may_come_back() -> None:
     assert (back.level, MARK in back.content.attributes) == (1, False)
 
 
-def test_without_a_level_an_sbt_is_revoked_for_good() -> None:
+def test_without_a_level_an_sbt_is_revoked_for_good_and_minted_anew() -> None:
     nft_type = a_type(standard=SBT)
     first = minted(nft_type, 2)
     (over,) = follow(nft_type, first, 0)
     assert (over.kind, over.item_mint_id) == (MintKind.REVOKE, first[0].mint_id)
     history = [*first, over]
-    assert follow(nft_type, history, 2) == [], "nothing brings a revoked item back"
-    assert stands(nft_type, 2, items(history)) is None, "but another may be minted"
     assert stands(nft_type, 2, items(first)) is not None
+    assert stands(nft_type, 2, items(history)) is None, "nothing brings a revoked item back"
+    (anew,) = follow(nft_type, history, 1)
+    assert (anew.kind, anew.level, anew.item_mint_id) == (MintKind.MINT, 1, None)
+    never = replace(nft_type, onchain_policy=OnchainPolicy.NONE)
+    assert follow(never, history, 2) == []
+
+
+def test_a_mint_called_off_is_made_up_for_and_the_first_one_is_nobodys_upgrade() -> None:
+    nft_type = a_type()
+    (off,) = [replace(mint, state=MintState.CANCELLED) for mint in minted(nft_type, 2)]
+    assert follow(nft_type, [off], 0) == []
+    (anew,) = follow(nft_type, [off], 1)
+    assert (anew.kind, anew.level) == (MintKind.MINT, 1)
+    assert follow(nft_type, [], 3) == []
+
+
+def test_of_items_of_their_own_the_highest_that_is_due_again_is_minted_anew() -> None:
+    nft_type = a_type(NEW, SBT)
+    history = minted(nft_type, 1)
+    history += follow(nft_type, history, 3)
+    history += follow(nft_type, history, 0)
+    asked_for = replace(nft_type, onchain_policy=OnchainPolicy.ON_REQUEST)
+    assert [change.level for change in follow(asked_for, history, 2)] == [1]
+    assert [change.level for change in follow(asked_for, history, 3)] == [3]
+    assert [change.level for change in follow(nft_type, history, 2)] == [2], "minted by itself"
 
 
 def test_an_item_of_its_own_for_each_level() -> None:

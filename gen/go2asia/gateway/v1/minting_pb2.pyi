@@ -170,7 +170,9 @@ Global___MintOrder: _TypeAlias = MintOrder  # noqa: Y015
 
 @_typing.final
 class Content(_message.Message):
-    """What an item says about itself; written on chain as a TEP-64 dictionary, unless it names a `uri`."""
+    """What an item says about itself; written on chain as a TEP-64 dictionary, unless it names a `uri`.
+    What is written, the attributes as JSON and the mint id among it, has at most 8,192 bytes of UTF-8.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

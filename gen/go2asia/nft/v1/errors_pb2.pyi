@@ -37,7 +37,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_METADATA_SCHEMA: _ErrorReason.ValueType  # 6
     """INVALID_ARGUMENT: the JSON Schema itself is not valid. Metadata: `path`."""
     ERROR_REASON_METADATA_MISMATCH: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: a level's metadata breaks the type's schema. Metadata: `level`, `path`."""
+    """INVALID_ARGUMENT: a level's metadata breaks the type's schema, or the limits of item content.
+    Metadata: `level`, `path`.
+    """
     ERROR_REASON_NFT_NOT_FOUND: _ErrorReason.ValueType  # 8
     """NOT_FOUND: no instance has this id. Metadata: `nft_id`."""
     ERROR_REASON_MINT_NOT_FOUND: _ErrorReason.ValueType  # 9
@@ -105,7 +107,9 @@ ERROR_REASON_INVALID_LEVELS: ErrorReason.ValueType  # 5
 ERROR_REASON_INVALID_METADATA_SCHEMA: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT: the JSON Schema itself is not valid. Metadata: `path`."""
 ERROR_REASON_METADATA_MISMATCH: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: a level's metadata breaks the type's schema. Metadata: `level`, `path`."""
+"""INVALID_ARGUMENT: a level's metadata breaks the type's schema, or the limits of item content.
+Metadata: `level`, `path`.
+"""
 ERROR_REASON_NFT_NOT_FOUND: ErrorReason.ValueType  # 8
 """NOT_FOUND: no instance has this id. Metadata: `nft_id`."""
 ERROR_REASON_MINT_NOT_FOUND: ErrorReason.ValueType  # 9

@@ -950,9 +950,11 @@ class AuditEntry(_message.Message):
     action: _builtins.str
     """What was done, e.g. `reward.apply`, `reward.revert`, `mint.queue`, `nft_type.update`."""
     subject: _builtins.str
-    """What changed: `<kind>/<id>`, e.g. `progress/explorer` or `mint/<mint_id>`."""
+    """What changed: `<kind>/<id>`, e.g. `progress/explorer` or `mint/<mint_id>`; `request/<request_id>`
+    for a tombstone.
+    """
     user_id: _builtins.str
-    """Whose; empty for types."""
+    """Whose; empty for types and tombstones."""
     nft_id: _builtins.str
     """The instance concerned, if there is one."""
     reference: _builtins.str

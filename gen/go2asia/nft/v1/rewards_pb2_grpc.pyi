@@ -57,7 +57,8 @@ class RewardServiceStub:
 
     What is on chain, or will be, follows: an item of a level that is held still is changed to it;
     an item without a level is revoked if it is soulbound, and marked if it is transferable, since
-    nobody can take it from its owner (MINT_KIND_REVOKE, MINT_KIND_UPDATE).
+    nobody can take it from its owner (MINT_KIND_REVOKE, MINT_KIND_UPDATE). A badge that is earned
+    again while its mint is being called off, or its item revoked, is minted anew once that has ended.
 
     A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
     """
@@ -91,7 +92,8 @@ class RewardServiceAsyncStub(RewardServiceStub):
 
     What is on chain, or will be, follows: an item of a level that is held still is changed to it;
     an item without a level is revoked if it is soulbound, and marked if it is transferable, since
-    nobody can take it from its owner (MINT_KIND_REVOKE, MINT_KIND_UPDATE).
+    nobody can take it from its owner (MINT_KIND_REVOKE, MINT_KIND_UPDATE). A badge that is earned
+    again while its mint is being called off, or its item revoked, is minted anew once that has ended.
 
     A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
     """
@@ -152,7 +154,8 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
 
         What is on chain, or will be, follows: an item of a level that is held still is changed to it;
         an item without a level is revoked if it is soulbound, and marked if it is transferable, since
-        nobody can take it from its owner (MINT_KIND_REVOKE, MINT_KIND_UPDATE).
+        nobody can take it from its owner (MINT_KIND_REVOKE, MINT_KIND_UPDATE). A badge that is earned
+        again while its mint is being called off, or its item revoked, is minted anew once that has ended.
 
         A request that has not arrived yet leaves a tombstone: when it arrives, it does nothing.
         """
