@@ -16,6 +16,11 @@ from mesh.pagination import Page
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def canonical(uuid: str) -> str:
+    """A UUID as it is stored: the contract allows capitals, the queue knows ids as texts."""
+    return uuid.lower()
+
+
 def receipt(answer: Receipt) -> events_pb2.EventReceipt:
     """The durable answer to an event as the contract shows it."""
     return events_pb2.EventReceipt(
