@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ from connect_svc import convert
 from connect_svc.deciding import try_rules
 from connect_svc.errors import BackfillNotFound, BackfillStateForbidden, RuleNotFound
 from connect_svc.lanes import LANES, QUEUE
+from connect_svc.pacing import paced
 from connect_svc.rationing import foresee, ration
 from connect_svc.records import BackfillRecord
 from connect_svc.rules import Catalogue, CompiledRule, Decision, compile_rule, stored_rule
@@ -125,7 +127,7 @@ class Backfiller:
 
 
 async def carry_on(connection: Connection, size: int = _CHUNK) -> bool:
-    """Takes one backfill `size` events further; False when there is none under way."""
+    """Takes one backfill up to `size` events further; False when there is none under way."""
     store = BackfillStore(connection)
     record = await store.claim()
     if record is None:
@@ -133,24 +135,22 @@ async def carry_on(connection: Connection, size: int = _CHUNK) -> bool:
     rule = await _rule(connection, record)
     if not record.previewing:
         await store.keep_reversals_out()
+    elif record.seen_event_id is None:
+        # Not before: what was on its way in when the preview was asked for is stored only now.
+        newest = await store.newest_event(rule.event_type)
+        record = replace(record, last_event_id=newest or record.last_event_id)
     events = await store.next_events(record, rule.event_type, size)
-    fresh = await _open_to_reward(store, record, events)
+    ids = [event.event_id for event in events]
+    gone = await store.reversed(ids)
+    held = await store.held(ids, record.rule_id) - gone
+    fresh = [event for event in events if event.event_id not in held | gone]
     decisions = await _decide(connection, record, rule, fresh)
-    for decision in decisions:
-        record.tally.count(decision)
-    if record.previewing:
-        rewarded = [
-            event.event_id
-            for event, decision in zip(fresh, decisions, strict=True)
-            if decision.actions
-        ]
-        await store.keep(record.backfill_id, rewarded)
-    else:
-        actions = [action for decision in decisions for action in decision.actions]
-        await ActionStore(connection).add(actions, record.backfill_id)
-        await QUEUE.enqueue(connection, [convert.work(a, LANES[a.kind]) for a in actions])
-    seen = [event.event_id for event in events]
-    await store.advance(record, seen, ended=len(events) < size)
+    undecided = {event.event_id for event in fresh[len(decisions) :]}
+    seen = list(takewhile(lambda event_id: event_id not in undecided, ids))
+    record.tally.reversed += len(gone.intersection(seen))
+    record.tally.held += len(held.intersection(seen))
+    await _conclude(connection, record, fresh, decisions)
+    await store.advance(record, seen, ended=len(seen) == len(events) < size)
     return True
 
 
@@ -162,29 +162,38 @@ async def _rule(connection: Connection, record: BackfillRecord) -> CompiledRule:
     return replace(compiled, limits=()) if record.previewing else compiled
 
 
-async def _open_to_reward(
-    store: BackfillStore, record: BackfillRecord, events: Sequence[events_pb2.Event]
-) -> list[events_pb2.Event]:
-    """Those that were not rewarded by this rule and not taken back; counts the others."""
-    ids = [event.event_id for event in events]
-    gone = await store.reversed(ids)
-    held = await store.held(ids, record.rule_id) - gone
-    record.tally.reversed += len(gone)
-    record.tally.held += len(held)
-    return [event for event in events if event.event_id not in held | gone]
-
-
 async def _decide(
     connection: Connection,
     record: BackfillRecord,
     rule: CompiledRule,
     events: Sequence[events_pb2.Event],
 ) -> list[Decision]:
+    """Decides the first events, as many as there is time for."""
     catalogue = Catalogue(record.catalog_version, [rule])
-    trials = [try_rules(catalogue, event) for event in events]
+    trials = await paced(lambda event: try_rules(catalogue, event), events)
+    return await (foresee if record.previewing else ration)(connection, trials)
+
+
+async def _conclude(
+    connection: Connection,
+    record: BackfillRecord,
+    events: Sequence[events_pb2.Event],
+    decisions: Sequence[Decision],
+) -> None:
+    """Counts what the first events are given, and notes or gives it."""
+    for decision in decisions:
+        record.tally.count(decision)
     if record.previewing:
-        return [await foresee(connection, trial) for trial in trials]
-    return await ration(connection, trials)
+        rewarded = [
+            event.event_id
+            for event, decision in zip(events, decisions, strict=False)
+            if decision.actions
+        ]
+        await BackfillStore(connection).keep(record.backfill_id, rewarded)
+    else:
+        actions = [action for decision in decisions for action in decision.actions]
+        await ActionStore(connection).add(actions, record.backfill_id)
+        await QUEUE.enqueue(connection, [convert.work(a, LANES[a.kind]) for a in actions])
 
 
 async def read_backfill(connection: Connection, backfill_id: str) -> Backfill:

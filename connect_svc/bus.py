@@ -21,7 +21,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from connect_svc.config import ConnectSettings
 from connect_svc.intake import Intake
 from connect_svc.normalization import DOMAIN_SERVICE, Submission, admit
-from mesh.bus import PUBLISH_TIMEOUT_SECONDS, Delivery, connect_bus, consume, ensure_stream
+from mesh.bus import Delivery, bury, connect_bus, consume, ensure_stream
 from mesh.errors import InvalidArgument, Kind, MeshError, Unavailable
 from mesh.identity import Identity
 from mesh.telemetry import continue_trace, logger, meter
@@ -36,10 +36,12 @@ DURABLE = "connect-intake"
 # The server lets nobody but Connect listen under it: deliveries carry the events of all sources.
 INBOX = "_INBOX.connect"
 
-_EVENTS_KEPT = timedelta(days=7)
-_DEAD_LETTERS_KEPT = timedelta(days=90)
+_STREAMS = (
+    (EVENT_STREAM, f"{_SUBJECT_PREFIX}>", timedelta(days=7)),
+    (DEAD_LETTER_STREAM, f"{DEAD_LETTERS}.*", timedelta(days=90)),
+)
 _RESTART_SECONDS = 1.0
-_LONGEST_HEADER = 500
+_LONGEST_LOGGED = 500
 
 _log = logger("connect.bus")
 _buried = meter.create_counter(
@@ -92,10 +94,10 @@ class EventBus:
         client = await connect_bus(settings.nats_url, settings.tls, "connect", inbox=INBOX)
         self._client = client
         try:
-            await ensure_stream(client, EVENT_STREAM, [f"{_SUBJECT_PREFIX}>"], keep=_EVENTS_KEPT)
-            await ensure_stream(
-                client, DEAD_LETTER_STREAM, [f"{DEAD_LETTERS}.*"], keep=_DEAD_LETTERS_KEPT
-            )
+            for name, subject, keep in _STREAMS:
+                await ensure_stream(
+                    client, name, [subject], keep=keep, replicas=settings.nats_replicas
+                )
             _log.info("bus.reading", stream=EVENT_STREAM)
             letters = DeadLetters(client)
             inbound = Inbound(self._intake, letters)
@@ -115,26 +117,19 @@ class DeadLetters:
     """The stream of what can never be accepted, for its publishers to look into."""
 
     def __init__(self, client: Client) -> None:
-        self._stream = client.jetstream()
+        self._client = client
 
     async def bury(self, delivery: Delivery, error: MeshError) -> None:
         """Keeps a message with the reason why; raises `Unavailable` if that is not certain."""
-        why = {
-            "reason": error.reason,
-            "field": error.field or "",
-            "message": " ".join(error.message.split())[:_LONGEST_HEADER],
-        }
-        headers = {name: value for name, value in why.items() if value}
-        headers["Nats-Msg-Id"] = f"{EVENT_STREAM}:{delivery.sequence}"
+        why = {"reason": error.reason, "field": error.field or "", "message": error.message}
         subject = f"{DEAD_LETTERS}.{source_of(delivery.subject)}"
         try:
-            await self._stream.publish(
-                subject, delivery.payload, timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers
-            )
+            await bury(self._client, EVENT_STREAM, subject, delivery, why)
         except (nats.errors.Error, OSError, TimeoutError) as failure:
             raise Unavailable(f"The dead letter was not stored: {failure!r}") from failure
         _buried.add(1, {"reason": error.reason})
-        _log.warning("bus.dead_letter", subject=subject, **why)
+        said = error.message[:_LONGEST_LOGGED]
+        _log.warning("bus.dead_letter", subject=subject, reason=error.reason, error=said)
 
 
 class Inbound:
@@ -147,9 +142,13 @@ class Inbound:
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[object]:
         """A delivery that is answered or buried is done; an exception brings it back later."""
         admitted = [_admit(delivery) for delivery in deliveries]
-        sound = [each for each in admitted if isinstance(each, Submission)]
+        sound = [
+            (each, delivery.traceparent)
+            for each, delivery in zip(admitted, deliveries, strict=True)
+            if isinstance(each, Submission)
+        ]
         with continue_trace(deliveries[0].traceparent, "read events"):
-            answers = iter(await self._intake.submit_many(sound))
+            answers = iter(await self._intake.take(sound))
         outcomes = [next(answers) if isinstance(each, Submission) else each for each in admitted]
         return [
             await self._conclude(delivery, outcome)

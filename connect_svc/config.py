@@ -17,3 +17,9 @@ class ConnectSettings(ServiceSettings):
     nats_url: str = Field(
         description="tls://host:port of NATS, several separated by commas; same certificate files"
     )
+    nats_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=5,
+        description="servers that keep each message; unset: as the streams are, new ones on one",
+    )

@@ -11,6 +11,11 @@ from connect_svc.tallies import Tally
 from mesh.outbox import Work
 
 
+def canonical(uuid: str) -> str:
+    """A UUID as it is stored: the contract allows capitals, the queue knows ids as texts."""
+    return uuid.lower()
+
+
 def receipt(answer: Receipt) -> events_pb2.EventReceipt:
     """The durable answer to an event as the contract shows it."""
     return events_pb2.EventReceipt(

@@ -3,7 +3,8 @@
 The runtime stops an evaluation after 10,000 turns of loops, but a turn may copy the whole context,
 and values that loops build of values may double with each: neither its time nor its memory is
 bounded by that. So an expression with a loop is accepted only if, on the largest context there can
-be, all that its parts read and make stays below a limit.
+be, all that its parts read and make stays below a limit. The expressions of a rule together have a
+limit, too, so that an event does not take long, however many of them it meets.
 
 Sizes and costs are in bytes. Within a loop they are sums of multiples of the sizes of elements: the
 elements of a list are together no larger than the list, however many there are.
@@ -19,6 +20,7 @@ from go2asia.connect.v1 import checked_expression_pb2
 from connect_svc.normalization import MAX_CONTEXT_BYTES, MAX_ELEMENTS
 
 MAX_COST = 128 * 1024 * 1024
+MAX_RULE_COST = 4 * MAX_COST
 MAX_TURNS = 10_000  # the runtime's own limit
 
 _Node: TypeAlias = checked_expression_pb2.ExpressionNode

@@ -22,7 +22,7 @@ class ExternalIdReused(MeshError):
 
 
 class SourceNotOwned(MeshError):
-    """A domain service reports only its own events; set the source to the certificate's name."""
+    """A domain service speaks for its own events only; the source is the certificate's name."""
 
     kind = Kind.PERMISSION_DENIED
     reason = "SOURCE_NOT_OWNED"
@@ -30,8 +30,8 @@ class SourceNotOwned(MeshError):
 
     def __init__(self, *, field: str, source: str, caller: str) -> None:
         super().__init__(
-            f"{caller} reported an event of the source {source!r}; set the source to the name in "
-            "the certificate, or report through that service.",
+            f"{caller} has no say about events of source {source!r}; set the source to the name in "
+            "the certificate, or ask that service.",
             field=field,
             source=source,
             caller=caller,

@@ -26,6 +26,7 @@ _MAX_DETAIL_CHARACTERS = 300
 _ENVIRONMENT = cel.NewEnv(variables={"event": cel.Type(events_pb2.Event.DESCRIPTOR.full_name)})
 _CHECKED_TYPE = "type.googleapis.com/cel.expr.CheckedExpr"
 _PLACE = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _USER = re.compile(r"event\.(actor_user_id|primary_subject_user_id)")
 _HINTS = {
@@ -73,6 +74,7 @@ class Expression:
 
     `number` and `user_field` stand for it where it is a plain number or a user of the event, as
     most amounts and recipients are: CEL takes longer for these than for all else in a decision.
+    `cost` is what it may take if it holds a loop; see `costs`.
     """
 
     field: str
@@ -80,6 +82,7 @@ class Expression:
     program: cel.Expression
     number: int | None = None
     user_field: str = ""
+    cost: int = 0
 
     def holds(self, facts: Facts) -> bool:
         """Whether a condition is true; raises `EvaluationError` when it is neither."""
@@ -108,8 +111,8 @@ class Expression:
                 f"{self.field} has {len(str(value))} characters; a user id has 1 to "
                 f"{MAX_USER_ID_CHARACTERS}"
             )
-        if "\0" in value:
-            raise EvaluationError(f"{self.field} holds a NUL character")
+        if _CONTROL.search(value):
+            raise EvaluationError(f"{self.field} holds a control character; no user id does")
         return value
 
     def checked(self) -> Checked:
@@ -160,10 +163,8 @@ def compile_expression(source: str, field: str, wanted: cel.Type) -> Expression:
         wrong = f"it yields {found.name()}; {_HINTS[wanted.name()]}"
         raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
     expression = Expression(field, source, program)
-    if (
-        costs.loops(source)
-        and (cost := costs.worst_case(expression.checked().expr)) > costs.MAX_COST
-    ):
+    cost = costs.worst_case(expression.checked().expr) if costs.loops(source) else 0
+    if cost > costs.MAX_COST:
         wrong = (
             f"its loops may take {cost >> 20:,} MB of work on a large event, "
             f"and {costs.MAX_COST >> 20} MB is the most; loop over less, or do less in the loop"
@@ -171,7 +172,7 @@ def compile_expression(source: str, field: str, wanted: cel.Type) -> Expression:
         raise InvalidExpression(field=field, line=1, column=1, wrong=wrong)
     number = int(source) if wanted == INT and _NUMBER.fullmatch(source) else None
     user = _USER.fullmatch(source) if wanted == STRING else None
-    return Expression(field, source, program, number, user[1] if user else "")
+    return Expression(field, source, program, number, user[1] if user else "", cost)
 
 
 def _invalid(error: RuntimeError, field: str) -> InvalidExpression:

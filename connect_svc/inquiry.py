@@ -7,7 +7,7 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 from connect_svc.authoring import state_name
 from connect_svc.catalog import CatalogCache
 from connect_svc.deciding import try_rules
-from connect_svc.errors import EventNotFound, RuleNotFound
+from connect_svc.errors import ActionNotFound, EventNotFound, RuleNotFound
 from connect_svc.explanations import (
     Explanation,
     Simulation,
@@ -58,6 +58,22 @@ async def find_story(
     return story
 
 
+async def find_action(connection: Connection, action_id: str, reader: Identity) -> ActionRecord:
+    """The action with this id.
+
+    Raises `ActionNotFound`, and `SourceNotOwned` when a domain service asks for one of another's
+    events.
+    """
+    record = await ActionStore(connection).get(action_id)
+    if record is None:
+        raise ActionNotFound(action_id)
+    story = await EventStore(connection).story(record.action.event_id)
+    if story is None:
+        raise RuntimeError(f"the event of action {action_id} vanished; events are never deleted")
+    own_source(reader, story.event.source, "action_id")
+    return record
+
+
 async def explain_event(
     database: Database, key: events_pb2.ExternalKey | str, rule_id: str, reader: Identity
 ) -> Told:
@@ -103,7 +119,7 @@ async def simulate_event(
         if given is not None:
             rules[given.rule_id] = given
         catalogue = Catalogue(catalogue.version, rules.values())
-        decision = await foresee(connection, try_rules(catalogue, tried))
+        [decision] = await foresee(connection, [try_rules(catalogue, tried)])
     return simulation(catalogue, tried, decision)
 
 

@@ -13,6 +13,7 @@ from connect_svc.deciding import Trial, try_rules, untried
 from connect_svc.errors import ExternalIdReused, OccurredInFuture
 from connect_svc.lanes import LANES, QUEUE
 from connect_svc.normalization import Submission
+from connect_svc.pacing import paced
 from connect_svc.rationing import ration
 from connect_svc.records import EventKey, Known, Moment, Receipt, Taken
 from connect_svc.rules import Action, Catalogue, Decision
@@ -66,7 +67,11 @@ class Intake:
     async def submit_many(self, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
         """Takes in each event by itself: its receipt, or what `submit` would have raised."""
         parent = telemetry.traceparent()
-        return await self._batches.submit_many([(each, parent) for each in submissions])
+        return await self.take([(each, parent) for each in submissions])
+
+    async def take(self, arrivals: Sequence[Arrival]) -> list[Receipt | Exception]:
+        """Like `submit_many`, for events of as many traces."""
+        return await self._batches.submit_many(arrivals)
 
     async def _commit(self, arrivals: Sequence[Arrival]) -> list[Receipt | MeshError]:
         # A batch has one span, in the oldest's trace; each action leaves in that of its own event.
@@ -78,12 +83,11 @@ class Intake:
 
     async def _take(self, connection: Connection, arrivals: Sequence[Arrival]) -> "Batch":
         events = EventStore(connection)
-        moment = await events.moment()
+        moment = await events.arrival()
         catalogue = await self._catalog.at(moment.catalog_version, RuleStore(connection))
         known = await events.known({submission.key for submission, _ in arrivals})
         batch = Batch(catalogue, moment, known)
-        for arrival in arrivals:
-            batch.enter(*arrival)
+        await paced(lambda arrival: batch.enter(*arrival), arrivals)
         batch.conclude(await ration(connection, batch.trials))
         await events.add(batch.taken)
         await ActionStore(connection).add(batch.actions)
@@ -106,7 +110,7 @@ class Entry(NamedTuple):
 
 
 class Batch:
-    """Answers submissions in order; a refused one changes nothing."""
+    """Answers submissions in order, as many as there is time for; a refused one changes nothing."""
 
     def __init__(self, catalogue: Catalogue, moment: Moment, known: dict[EventKey, Known]) -> None:
         self._catalogue = catalogue
@@ -144,8 +148,12 @@ class Batch:
         self._asked.append(asked)
 
     def conclude(self, decisions: Sequence[Decision]) -> None:
-        """Takes in the new events, decided so, and notes the answers to all."""
-        for entry, decision in zip(self._entries.values(), decisions, strict=True):
+        """Takes in the new events, decided so, and notes the answers.
+
+        What comes from the first undecided event on is left to another batch.
+        """
+        entries = list(self._entries.values())
+        for entry, decision in zip(entries, decisions, strict=False):
             taken = Taken(entry.submission, entry.event, self._moment.now, decision, entry.reversed)
             self.taken.append(taken)
             self.works += [
@@ -153,8 +161,10 @@ class Batch:
                 for action in decision.actions
             ]
             self._known[entry.submission.key] = Known(entry.submission.fingerprint, taken.receipt)
-        first = {entry.place for entry in self._entries.values()}
-        self.answers = [self._answer(at, at in first) for at in range(len(self._asked))]
+        first = {entry.place for entry in entries}
+        undecided = entries[len(decisions) :]
+        answered = undecided[0].place if undecided else len(self._asked)
+        self.answers = [self._answer(at, at in first) for at in range(answered)]
 
     def _enter(
         self, submission: Submission, traceparent: str | None, awaited: Known | None

@@ -26,10 +26,9 @@ async def retry_action(database: Database, key: Key, action_id: str) -> RewardAc
     """
 
     async def reopened(connection: Connection) -> bool:
-        if not await ActionStore(connection).reopen([action_id]):
-            return False
-        await QUEUE.revive(connection, [action_id])
-        return True
+        ids = await ActionStore(connection).reopen([action_id])
+        await QUEUE.revive(connection, ids)
+        return bool(ids)
 
     wanted = "only a failed action or reversal can be retried"
     return await database.run(lambda c: _change(c, key, action_id, reopened, wanted))
@@ -55,7 +54,7 @@ async def cancel_action(database: Database, key: Key, action_id: str) -> RewardA
 async def retry_actions(
     database: Database, key: Key, rule_id: str, recipient_user_id: str
 ) -> Retried:
-    """Sends the oldest failed actions again: of one rule, for one user, where these are given."""
+    """Sends failed actions again: of one rule, for one user, where these are given."""
 
     async def work(connection: Connection) -> Retried:
         if (known := await _recall(connection, key)) is not None:

@@ -9,6 +9,7 @@ from itertools import chain
 
 from connect_svc.deciding import Proposal, Trial, propose, settle
 from connect_svc.limits import Counter, Usage
+from connect_svc.pacing import paced
 from connect_svc.rules import Decision
 from connect_svc.store import LimitStore
 from connect_svc.variants import Assignee, Weights, assign_all
@@ -16,7 +17,7 @@ from mesh.db import Connection
 
 
 async def ration(connection: Connection, trials: Sequence[Trial]) -> list[Decision]:
-    """Decides events in order, and counts what they are given.
+    """Decides the first events, in order, as many as there is time for, and counts what they get.
 
     All counters that any of them may need are locked at once and held until the transaction ends,
     so no number of replicas can give more than a limit allows. Raises `RetryTransaction` when
@@ -27,24 +28,26 @@ async def ration(connection: Connection, trials: Sequence[Trial]) -> list[Decisi
     stored = await store.assigned(assignees)
     variants = assign_all(assignees, stored)
     await store.assign(variants, stored)
-    proposals = [propose(trial, variants) for trial in trials]
+    proposals = await paced(lambda trial: propose(trial, variants), trials)
     usage = Usage(await store.lock(_counters(proposals)))
     decisions = [settle(proposal, usage) for proposal in proposals]
     charges = {
         trial.event_id: decision.charges
-        for trial, decision in zip(trials, decisions, strict=True)
+        for trial, decision in zip(trials, decisions, strict=False)
         if decision.charges
     }
     await store.charge(usage.added, charges)
     return decisions
 
 
-async def foresee(connection: Connection, trial: Trial) -> Decision:
-    """Decides one event as `ration` would now; writes and locks nothing."""
+async def foresee(connection: Connection, trials: Sequence[Trial]) -> list[Decision]:
+    """Decides the first events as `ration` would now, were each alone; writes and locks nothing."""
     store = LimitStore(connection)
-    variants = assign_all(trial.assignees, await store.assigned(trial.assignees))
-    proposal = propose(trial, variants)
-    return settle(proposal, Usage(await store.read(proposal.counters)))
+    assignees = _assignees(trials)
+    variants = assign_all(assignees, await store.assigned(assignees))
+    proposals = await paced(lambda trial: propose(trial, variants), trials)
+    used = await store.read(_counters(proposals))
+    return [settle(proposal, Usage(used)) for proposal in proposals]
 
 
 def _assignees(trials: Sequence[Trial]) -> dict[Assignee, Weights]:

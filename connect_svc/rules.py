@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from go2asia.connect.v1 import events_pb2, rules_pb2
 
+from connect_svc import costs
 from connect_svc.conditions import operands
 from connect_svc.errors import InvalidExpression, InvalidRule
 from connect_svc.expressions import (
@@ -179,6 +180,8 @@ def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
     if rule.condition.strip():
         condition = compile_expression(rule.condition, "rule.condition", BOOL)
         demanded = list(operands(condition.checked().expr))
+    actions = tuple(_compile_action(action, n) for n, action in enumerate(rule.actions))
+    _check_cost(condition, actions)
     return CompiledRule(
         rule.rule_id,
         rule.version,
@@ -186,7 +189,7 @@ def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
         rule.priority,
         compile_validity(rule),
         condition,
-        tuple(_compile_action(action, n) for n, action in enumerate(rule.actions)),
+        actions,
         compile_limits(rule),
         compile_variants(rule),
         rule.stacking.group,
@@ -247,6 +250,17 @@ def _compile_action(action: rules_pb2.RuleAction, number: int) -> CompiledAction
         amount=amount,
         variant=action.variant,
     )
+
+
+def _check_cost(condition: Expression | None, actions: Iterable[CompiledAction]) -> None:
+    parts = [condition, *(part for each in actions for part in (each.recipient, each.amount))]
+    cost = sum(part.cost for part in parts if part is not None)
+    if cost > costs.MAX_RULE_COST:
+        raise InvalidRule(
+            field="rule",
+            wrong=f"Its loops together may take {cost >> 20:,} MB of work on a large event, and "
+            f"{costs.MAX_RULE_COST >> 20} MB is the most; loop over less, or make two rules of it.",
+        )
 
 
 def _index(rules: Iterable[CompiledRule]) -> RuleIndex[CompiledRule]:

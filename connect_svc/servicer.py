@@ -18,7 +18,7 @@ from go2asia.mesh.v1.item_error_pb2 import ItemError
 
 from connect_svc import authoring, backfilling, convert, inquiry, operating, reversing
 from connect_svc.catalog import CatalogCache
-from connect_svc.errors import ActionNotFound, RuleNotFound
+from connect_svc.errors import RuleNotFound
 from connect_svc.intake import Intake
 from connect_svc.normalization import admit
 from connect_svc.records import Receipt
@@ -272,9 +272,8 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
     ) -> reward_actions_pb2.GetRewardActionResponse:
         """Reads one action."""
         async with self._database.transaction(read_only=True) as connection:
-            record = await ActionStore(connection).get(request.action_id)
-        if record is None:
-            raise ActionNotFound(request.action_id)
+            action_id = convert.canonical(request.action_id)
+            record = await inquiry.find_action(connection, action_id, caller())
         return reward_actions_pb2.GetRewardActionResponse(action=convert.action_record(record))
 
     async def ListRewardActions(
@@ -284,6 +283,7 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
         page = pagination.open_page(request)
         async with self._database.transaction(read_only=True) as connection:
             found = await ActionStore(connection).page(
+                event_id=request.event_id,
                 state=convert.wanted_state(request.state),
                 recipient_user_id=request.recipient_user_id,
                 rule_id=request.rule_id,
@@ -298,7 +298,8 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
     ) -> reward_actions_pb2.RetryRewardActionResponse:
         """Sends a failed action again."""
         key = _key(str(caller()), "RetryRewardAction", request)
-        action = await operating.retry_action(self._database, key, request.action_id)
+        action_id = convert.canonical(request.action_id)
+        action = await operating.retry_action(self._database, key, action_id)
         self._wake()
         return reward_actions_pb2.RetryRewardActionResponse(action=action)
 
@@ -318,7 +319,8 @@ class RewardActionServicer(reward_actions_pb2_grpc.RewardActionServiceServicer):
     ) -> reward_actions_pb2.CancelRewardActionResponse:
         """Takes back an action that was never sent."""
         key = _key(str(caller()), "CancelRewardAction", request)
-        action = await operating.cancel_action(self._database, key, request.action_id)
+        action_id = convert.canonical(request.action_id)
+        action = await operating.cancel_action(self._database, key, action_id)
         return reward_actions_pb2.CancelRewardActionResponse(action=action)
 
     async def CountRewardActions(
@@ -335,7 +337,7 @@ def _event_key(
     | events_pb2.ReverseEventRequest,
 ) -> events_pb2.ExternalKey | str:
     by_source = request.WhichOneof("key") == "external_key"
-    return request.external_key if by_source else request.event_id
+    return request.external_key if by_source else convert.canonical(request.event_id)
 
 
 def _key(author: str, method: str, request: Mutation) -> idempotency.Key:

@@ -186,8 +186,8 @@ variant_assignments = Table(
     Column("assign_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
-# Rules tried on stored events: those up to `last_event_id`, once no transaction is under way that
-# is older than `snapshot`. `seen_event_id` is how far the present state has come.
+# Rules tried on stored events, once no transaction is under way that is older than `snapshot`, up
+# to `last_event_id`, the newest there is then. `seen_event_id` is how far the state has come.
 backfills = Table(
     "backfills",
     metadata,

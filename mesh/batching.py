@@ -30,17 +30,21 @@ async def bisect(
 
     Returns one result per item, in order: what `attempt` returned for it, or the exception it
     raises when it stands alone. A transient error is nobody's fault, so it is not searched for: it
-    becomes the result of every item in that attempt.
+    becomes the result of every item in that attempt. Items at the end for which `attempt` returns
+    no result are attempted again by themselves.
     """
+    results: list[Result | Exception] = []
     try:
-        results = await attempt(items)
+        results += await attempt(items)
     except Exception as error:
         if len(items) == 1 or (isinstance(error, MeshError) and error.transient):
             return [error] * len(items)
         middle = len(items) // 2
         first = await bisect(items[:middle], attempt)
         return first + await bisect(items[middle:], attempt)
-    return list(results)
+    if 0 < len(results) < len(items):
+        results += await bisect(items[len(results) :], attempt)
+    return results
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +59,8 @@ class GroupCommit(Generic[Item, Result]):
 
     `commit` takes a batch and returns one result per item, in order: the result, or the exception
     to raise to that item's caller. When it raises for a batch, the batch is bisected until the
-    poison item stands alone, so `commit` must leave no trace when it raises. A caller that is
+    poison item stands alone, so `commit` must leave no trace when it raises. One that has enough to
+    do may commit the first items only: it is called again for the others. A caller that is
     cancelled takes its item out of the queue, but not out of a batch already under way.
 
     `max_batch` and `max_waiting` bound the sum of the items' weights, one each unless said

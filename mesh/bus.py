@@ -5,9 +5,10 @@ slips through is caught by the reader's own idempotency. Readers share a durable
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import nats
 import nats.errors
@@ -30,6 +31,9 @@ ACK_WAIT_SECONDS = 60.0
 MAX_DEFECT_ATTEMPTS = 20
 _LONGEST_DELAY_SECONDS = 60.0
 _RECONNECT_EVERY_SECONDS = 0.5
+_LONGEST_HEADER = 500
+# A few headers of that many characters, in UTF-8.
+_ROOM_FOR_HEADERS = 16 * 1024
 
 _log = telemetry.logger("bus")
 _FAULTS = (nats.errors.Error, OSError, TimeoutError)
@@ -77,25 +81,24 @@ async def ensure_stream(
     subjects: Sequence[str],
     *,
     keep: timedelta,
-    replicas: int = 1,
+    replicas: int | None = None,
 ) -> None:
     """Creates or updates a stream on disk that holds its messages for `keep`.
 
-    Raises `Unavailable` if the bus does not answer.
+    What else an operator has set on a stream that exists stays, also on how many `replicas` it is
+    kept unless they are given. Raises `Unavailable` if the bus does not answer or refuses.
     """
-    config = StreamConfig(
-        name=name,
-        subjects=list(subjects),
-        storage=StorageType.FILE,
-        max_age=keep.total_seconds(),
-        num_replicas=replicas,
-    )
+    wanted: dict[str, Any] = {"subjects": list(subjects), "max_age": keep.total_seconds()}
+    if replicas is not None:
+        wanted["num_replicas"] = replicas
     stream = client.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS)
     try:
         try:
-            await stream.add_stream(config)
-        except nats.js.errors.BadRequestError:  # it exists with other settings
-            await stream.update_stream(config)
+            known = await stream.stream_info(name)
+        except nats.js.errors.NotFoundError:
+            await stream.add_stream(StreamConfig(name=name, storage=StorageType.FILE, **wanted))
+        else:
+            await stream.update_stream(known.config.evolve(**wanted))
     except _FAULTS as error:
         raise _unavailable(error) from error
 
@@ -136,7 +139,8 @@ async def consume(
     A delivery that `handle` is done with is acknowledged. One with a transient error comes again
     after a growing delay, and so do all if `handle` raises. One that can never be accepted (any
     other `MeshError`) is stored under the subject `dead_letters` with its reason, then terminated;
-    a defect gets there after `MAX_DEFECT_ATTEMPTS`.
+    a defect gets there after `MAX_DEFECT_ATTEMPTS`. Raises `Unavailable` when the client is closed,
+    as it is for good after a protocol error: connect anew.
     """
     reader = _Reader(client, stream, dead_letters, handle)
     config = ConsumerConfig(
@@ -151,7 +155,30 @@ async def consume(
                 await reader.take(subscription, batch)
         except _FAULTS as error:
             _log.warning("bus_unreadable", stream=stream, error=f"{type(error).__name__}: {error}")
+            if client.is_closed:
+                raise _unavailable(error) from error
             await asyncio.sleep(_RECONNECT_EVERY_SECONDS)
+
+
+async def bury(
+    client: Client, stream: str, subject: str, delivery: Delivery, why: Mapping[str, str]
+) -> None:
+    """Stores a delivery of `stream` under `subject`, once, with the headers `why`, cut to size.
+
+    The server counts headers as part of a message, so one that was as large as a message may be
+    does not fit with them: it is kept without its content, and the header `left_out` tells how many
+    bytes that had. Raises what the client raises.
+    """
+    headers = {name: " ".join(text.split())[:_LONGEST_HEADER] for name, text in why.items()}
+    headers = {name: text for name, text in headers.items() if text}
+    headers["Nats-Msg-Id"] = f"{stream}:{delivery.sequence}"
+    payload = delivery.payload
+    if len(payload) > client.max_payload - _ROOM_FOR_HEADERS:
+        headers["left_out"] = str(len(payload))
+        payload = b""
+    await client.jetstream().publish(
+        subject, payload, timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers
+    )
 
 
 class _Reader:
@@ -208,18 +235,13 @@ class _Reader:
             reason=reason,
             error=str(error),
         )
-        await self._client.jetstream().publish(
-            self._dead_letters,
-            delivery.payload,
-            timeout=PUBLISH_TIMEOUT_SECONDS,
-            headers={
-                "Nats-Msg-Id": f"{self._stream}:{delivery.sequence}",
-                "subject": delivery.subject,
-                "reason": reason,
-                "field": (error.field or "") if isinstance(error, MeshError) else "",
-                "error": " ".join(str(error).split())[:500],
-            },
-        )
+        why = {
+            "subject": delivery.subject,
+            "reason": reason,
+            "field": (error.field or "") if isinstance(error, MeshError) else "",
+            "error": str(error),
+        }
+        await bury(self._client, self._stream, self._dead_letters, delivery, why)
 
 
 def _comes_again(error: Exception, attempt: int) -> bool:

@@ -42,11 +42,11 @@ FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[])
 WHERE a.action_id = v.action_id
 """
 
-# Locked in the order of their sequence numbers, so that two retries in parallel do not deadlock.
+# What fails again comes last the next time, so that it does not stand before the others for ever.
 _FAILED_LOCKED = """
 SELECT action_id::text FROM reward_actions
 WHERE state = 'FAILED' AND (%s = '' OR rule_id = %s) AND (%s = '' OR recipient_user_id = %s)
-ORDER BY sequence LIMIT %s FOR UPDATE
+ORDER BY update_time, sequence LIMIT %s FOR UPDATE
 """
 
 _REOPEN = """
@@ -105,7 +105,7 @@ class ActionStore:
         await execute(self._connection, _SETTLE_REVERSALS, verdicts)
 
     async def lock_failed(self, rule_id: str, recipient_user_id: str, limit: int) -> list[str]:
-        """The ids of up to `limit` failed actions, oldest first; empty filters let all through."""
+        """Up to `limit` ids of what failed longest ago; empty filters let all through."""
         filters = (rule_id, rule_id, recipient_user_id, recipient_user_id)
         rows = await fetch(self._connection, _FAILED_LOCKED, *filters, limit)
         return [action_id for (action_id,) in rows]
@@ -143,6 +143,7 @@ class ActionStore:
     async def page(
         self,
         *,
+        event_id: str,
         state: State | None,
         recipient_user_id: str,
         rule_id: str,
@@ -151,7 +152,7 @@ class ActionStore:
     ) -> list[ActionRecord]:
         """Up to `size` actions, newest first, from before the sequence number `before`.
 
-        Only in one state, of one recipient and of one rule, where these are given.
+        Only of one event, in one state, of one recipient and of one rule, where these are given.
         """
         columns = reward_actions.c
         query = self._select().order_by(columns.sequence.desc()).limit(size)
@@ -161,6 +162,8 @@ class ActionStore:
             query = query.where(columns.recipient_user_id == recipient_user_id)
         if rule_id:
             query = query.where(columns.rule_id == rule_id)
+        if event_id:
+            query = query.where(columns.event_id == event_id)
         if before is not None:
             query = query.where(columns.sequence < before)
         return [_record(row) for row in await self._connection.execute(query)]

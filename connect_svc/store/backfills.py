@@ -16,7 +16,8 @@ from mesh.db import Connection
 # An arbitrary number; reversals hold it together, a commit that applies a backfill holds it alone.
 _LOCK = 7_202_311
 
-# Whatever began before the backfill has ended, so no event comes in behind the cursor.
+# Whatever began before the backfill has ended, so no event that the rule did not decide comes in
+# behind the cursor.
 _SETTLED: ColumnElement[int] = literal_column(
     "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 )
@@ -88,11 +89,21 @@ class BackfillStore:
         row = (await self._connection.execute(query)).one_or_none()
         return None if row is None else _record(row)
 
+    async def newest_event(self, event_type: str) -> str | None:
+        """The highest id of the events of a type, if there is one."""
+        columns = events.c
+        query = select(columns.event_id).where(columns.event_type == event_type)
+        newest: str | None = await self._connection.scalar(
+            query.order_by(columns.event_id.desc()).limit(1)
+        )
+        return newest
+
     async def advance(self, record: BackfillRecord, seen: Sequence[str], *, ended: bool) -> None:
         """Notes how far a claimed backfill has come, and what its tally is now."""
         column = backfills.c.preview if record.previewing else backfills.c.result
         values = {
             column: record.tally.plain(),
+            backfills.c.last_event_id: record.last_event_id,
             backfills.c.events_seen: record.events_seen + len(seen),
             backfills.c.update_time: func.clock_timestamp(),
         }

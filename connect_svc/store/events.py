@@ -14,6 +14,8 @@ from connect_svc.store.statements import columns, execute, fetch
 from connect_svc.tables import evaluations, event_keys, events
 from mesh.db import Connection, RetryTransaction
 
+_BEGIN = "SELECT pg_current_xact_id()::text"
+
 _MOMENT = "SELECT clock_timestamp(), version FROM rule_catalog"
 
 _KNOWN = """
@@ -60,6 +62,15 @@ class EventStore:
         """Now, and the catalogue to decide with."""
         [row] = await fetch(self._connection, _MOMENT)
         return Moment(*row)
+
+    async def arrival(self) -> Moment:
+        """`moment` for whoever takes events in: backfills wait for what began before them.
+
+        So a transaction has its id before it looks which rules there are; a statement that did both
+        would look first.
+        """
+        await fetch(self._connection, _BEGIN)
+        return await self.moment()
 
     async def known(self, keys: Collection[EventKey]) -> dict[EventKey, Known]:
         """What was answered to those of the events that were taken in before."""

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToJson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from connect_svc.bus import DURABLE, EVENT_STREAM, EventBus
+from connect_svc.bus import DURABLE, EVENT_STREAM, DeadLetters, EventBus, Inbound
 from connect_svc.config import ConnectSettings
 from connect_svc.normalization import normalize
 from devstack.certificates import Authority
@@ -21,7 +21,7 @@ from devstack.ports import free_port
 from devstack.postgres import Cluster
 from devstack.process import Process
 from devstack.watchdog import Watchdog
-from mesh.bus import connect_bus, publish
+from mesh.bus import Delivery, connect_bus, publish
 from mesh.errors import Unavailable
 from tests.integration.connect_replica import (
     ConnectDatabase,
@@ -166,6 +166,21 @@ async def test_the_same_event_by_both_ways_is_one(
     await send(quest, sent, "second")
     await eventually(lambda: unread(bus), 0)
     assert connect.query("SELECT event_id::text FROM events") == [(receipt.event_id,)]
+
+
+async def test_each_reward_goes_on_in_the_trace_of_its_own_event(connect: ConnectDatabase) -> None:
+    traces = ["a" * 32, "b" * 32]
+    deliveries = [
+        Delivery(
+            "economy.events.quest", event().SerializeToString(), 1, 1, f"00-{trace}-{1:016}-01"
+        )
+        for trace in traces
+    ]
+    async with replica(connect) as one:
+        await one.create(rule("quest-reward"))
+        await Inbound(one.intake, DeadLetters(Client()))(deliveries)
+    found = connect.query("SELECT traceparent FROM reward_queue ORDER BY sequence")
+    assert [parent.split("-")[1] for (parent,) in found] == traces
 
 
 async def test_what_can_never_be_accepted_becomes_a_dead_letter(

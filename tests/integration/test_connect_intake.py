@@ -6,8 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from connect_svc import pacing
+from connect_svc.deciding import propose, settle
 from connect_svc.errors import ExternalIdReused, OccurredInFuture
-from connect_svc.records import Receipt, State
+from connect_svc.intake import Batch
+from connect_svc.limits import Usage
+from connect_svc.records import Moment, Receipt, State
+from connect_svc.rules import Catalogue
 from connect_svc.store import EventStore
 from devstack.postgres import Cluster
 from tests.integration.connect_replica import (
@@ -113,6 +118,31 @@ async def test_one_batch_with_everything_in_it(connect: ConnectDatabase, one: Re
     assert isinstance(answers[5], Receipt)
     assert not answers[5].duplicate
     assert connect.count("events") == connect.count("evaluations") == 3
+
+
+async def test_slow_rules_spread_a_batch_over_transactions(
+    connect: ConnectDatabase, one: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await one.create(rule("quest-reward"))
+    known = await one.intake.submit(submission(external_id="known"))
+    sent = [submission(external_id=name) for name in ("a", "known", "b", "a", "c")]
+    monkeypatch.setattr(pacing, "LONGEST_SECONDS", 0.0)
+    answers = await one.intake.submit_many(sent)
+    first, *others = [each for each in answers if isinstance(each, Receipt)]
+    assert others == [known.again(), others[1], first.again(), others[3]]
+    assert not any(each.duplicate for each in (first, others[1], others[3]))
+    assert connect.query("SELECT count(*), count(DISTINCT xmin::text) FROM events") == [(4, 4)]
+    assert connect.count("reward_actions") == connect.count("reward_queue") == 4
+
+
+def test_a_batch_answers_up_to_the_first_undecided_event() -> None:
+    batch = Batch(Catalogue(1, ()), Moment(datetime.now(UTC), 1), {})
+    for name in ("a", "a", "b", "a", "c"):
+        batch.enter(submission(external_id=name), None)
+    first, *_ = [settle(propose(trial, {}), Usage()) for trial in batch.trials]
+    batch.conclude([first])
+    [taken] = batch.taken
+    assert batch.answers == [taken.receipt, taken.receipt.again()]
 
 
 async def test_replicas_that_take_in_the_same_events_take_each_once(

@@ -185,3 +185,39 @@ async def _until_down(client: Client) -> None:
     while True:
         await probe(client)
         await asyncio.sleep(0.05)
+
+
+async def test_what_is_as_large_as_can_be_is_put_aside_without_its_content(client: Client) -> None:
+    refusal = InvalidArgument("No.", field="context." + "x\r\n" * 5_000)
+    inbox = Inbox(refusal)
+    large = b"x" * (client.max_payload - 100)
+    await publish(client, EVENTS, large, message_id="1")
+    async with reading(client, inbox):
+        letters = await client.jetstream().pull_subscribe(DEAD)
+        [buried] = await letters.fetch(1, timeout=10)
+        assert await pending(client) == 0
+    assert buried.data == b""
+    assert buried.headers is not None
+    assert buried.headers["left_out"] == str(len(large))
+    assert buried.headers["field"].startswith("context.x x")
+
+
+async def test_a_reader_whose_client_is_closed_says_so(bus: Stack, client: Client) -> None:
+    async with bus.connection() as doomed:
+        consuming = consume(doomed, "events", durable="intake", dead_letters=DEAD, handle=Inbox())
+        task = asyncio.create_task(consuming)
+        await asyncio.sleep(0.2)
+        await doomed.close()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(task, 10)
+
+
+async def test_a_stream_keeps_what_an_operator_set(client: Client) -> None:
+    stream = client.jetstream()
+    config = (await stream.stream_info("events")).config
+    await stream.update_stream(config.evolve(max_msgs=1_234))
+    await ensure_stream(client, "events", [EVENTS], keep=timedelta(hours=2))
+    kept = (await stream.stream_info("events")).config
+    assert (kept.max_msgs, kept.max_age) == (1_234, 7_200)
+    with pytest.raises(Unavailable, match="replicas"):  # a single server keeps one copy
+        await ensure_stream(client, "events", [EVENTS], keep=timedelta(hours=2), replicas=3)

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
-import psycopg
 import pytest
 import pytest_asyncio
 
 from devstack.postgres import Cluster
-from mesh.errors import RequestIdReused
+from mesh.errors import RequestIdReused, Unstorable
 from nft_svc.audit import Origin
 from nft_svc.definitions import LevelRule
 from nft_svc.errors import (
@@ -160,7 +159,7 @@ async def test_what_cannot_be_applied_fails_alone(nft: NftDatabase, service: Rep
     assert isinstance(results[1], UnknownCounter)
     assert results[1].metadata == {"nft_type": "explorer", "counter": "towns"}
     assert isinstance(results[2], UnknownNftType)
-    assert isinstance(results[3], psycopg.DataError)
+    assert isinstance(results[3], Unstorable)
 
 
 async def test_a_refusal_leaves_no_trace_and_may_be_tried_again(

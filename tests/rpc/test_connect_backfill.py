@@ -11,14 +11,19 @@ from go2asia.connect.v1 import backfills_pb2 as pb
 from go2asia.connect.v1 import events_pb2, rules_pb2
 from sqlalchemy import text
 
+from connect_svc import pacing
 from connect_svc.backfilling import Backfiller, carry_on
+from connect_svc.catalog import CatalogCache
 from connect_svc.errors import BackfillNotFound, BackfillStateForbidden, RuleNotFound
+from connect_svc.intake import Batch
+from connect_svc.rationing import ration
+from connect_svc.store import EventStore, RuleStore
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
 from mesh.db import Database
 from mesh.errors import PermissionDenied, RequestIdReused
 from mesh.testing import LoopServer
-from tests.integration.connect_replica import ConnectDatabase, event, rule
+from tests.integration.connect_replica import ConnectDatabase, event, rule, submission
 from tests.rpc.connect_callers import (
     MANAGER,
     OPERATOR,
@@ -199,6 +204,43 @@ async def test_a_preview_tells_the_difference_and_is_applied_exactly(
     again = await start(manager, "first")
     await carry_all(database)
     assert (await read(manager, again)).preview.events == 0, "all are paid"
+
+
+async def test_an_event_on_its_way_in_is_not_missed(
+    act: Callable[[str], Caller], database: Database
+) -> None:
+    """It is decided by the rules before, and stored after the preview was asked for."""
+    async with database.transaction() as connection:
+        store = EventStore(connection)
+        moment = await store.arrival()
+        rules = await CatalogCache().at(moment.catalog_version, RuleStore(connection))
+        await act(MANAGER).create(rule("overtaking", "overtaken.told"))
+        started = await start(act(MANAGER), "overtaking")
+        assert not await database.run(carry_on), "it waits"
+        batch = Batch(rules, moment, {})
+        batch.enter(submission(event_type="overtaken.told"), None)
+        batch.conclude(await ration(connection, batch.trials))
+        assert not batch.actions
+        await store.add(batch.taken)
+    await carry_all(database)
+    assert (await read(act(MANAGER), started)).preview.events == 1
+
+
+async def test_slow_rules_make_for_short_chunks(
+    act: Callable[[str], Caller], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = await submit(act(QUEST), "slow.told", 6)
+    for taken_back in (sent[0], sent[3], sent[5]):
+        await reverse(act(OPERATOR), taken_back)
+    await act(MANAGER).create(rule("slow", "slow.told", actions=[AMOUNT]))
+    started = await start(act(MANAGER), "slow")
+    monkeypatch.setattr(pacing, "LONGEST_SECONDS", 0.0)
+    await carry_all(database, 100)
+    await apply(act(MANAGER), started)
+    await carry_all(database, 100)
+    done = await read(act(MANAGER), started)
+    assert (done.preview.events, done.preview.reversed, done.events_seen) == (3, 3, 3)
+    assert totals(done.preview) == totals(done.result) == [("credit_points", "G2A", 3, 2 + 3 + 5)]
 
 
 async def test_limits_decide_again_when_it_is_applied(

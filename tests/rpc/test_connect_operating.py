@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from go2asia.connect.v1 import reward_actions_pb2 as pb
 
+from connect_svc import operating
 from connect_svc.errors import ActionNotFound, ActionStateForbidden
 from connect_svc.lanes import POINTS, QUEUE
 from connect_svc.records import State, Verdict
@@ -80,13 +81,14 @@ async def claim_all(database: Database) -> list[Claim]:
     return await database.run(lambda connection: QUEUE.claim(connection, POINTS, 10_000))
 
 
-async def fail_all(database: Database) -> None:
-    """What a dispatcher does when its target refuses everything."""
+async def fail_all(database: Database) -> list[str]:
+    """What a dispatcher does when its target refuses everything; returns what it sent."""
     claims = await claim_all(database)
     async with database.transaction() as connection:
         await QUEUE.settle(connection, [(claim, Dead("NO")) for claim in claims])
         verdicts = [Verdict(claim.item_id, State.FAILED, 1, "NO") for claim in claims]
         await ActionStore(connection).settle(verdicts)
+    return [claim.item_id for claim in claims]
 
 
 async def action_of(quest: Caller, event_type: str, user: str = "ada") -> str:
@@ -145,6 +147,43 @@ async def test_many_are_retried_by_rule_and_recipient(
     )
     assert rest.retried == 2
     assert len(await claim_all(database)) == 2
+
+
+async def test_what_fails_again_gives_way_to_what_failed_longer_ago(
+    manager: Caller,
+    quest: Caller,
+    operator: Caller,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operating, "MAX_RETRIED", 2)
+    await manager.create(rule("often", "often.failed"))
+    ids = [await action_of(quest, "often.failed") for _ in range(3)]
+    await fail_all(database)
+    reached = []
+    for number in range(2):
+        answer = await operator.actions.RetryRewardActions(
+            pb.RetryRewardActionsRequest(request_id=f"often-{number}", rule_id="often")
+        )
+        assert (answer.retried, answer.more) == (2, True)
+        reached += await fail_all(database)
+    assert set(reached) == set(ids)
+
+
+async def test_capitals_in_an_id_change_nothing(
+    connect: ConnectDatabase, manager: Caller, quest: Caller, operator: Caller, database: Database
+) -> None:
+    cap = {"window": "WINDOW_CAMPAIGN", "count": 1}
+    await manager.create(rule("capitals", "capitals.sent", caps=[cap]))
+    action_id = await action_of(quest, "capitals.sent")
+    await fail_all(database)
+    await operator.actions.RetryRewardAction(retry(action_id.upper(), "retry-capitals"))
+    assert [claim.item_id for claim in await claim_all(database)] == [action_id]
+    other = await action_of(quest, "capitals.sent", "bob")
+    found = await operator.actions.CancelRewardAction(cancel(other.upper(), "cancel-capitals"))
+    assert (found.action.action_id, found.action.state) == (other, RewardAction.STATE_CANCELLED)
+    used = "SELECT user_id, used FROM limit_counters WHERE rule_id = 'capitals' ORDER BY 1"
+    assert connect.query(used) == [("ada", 1), ("bob", 0)]
 
 
 async def test_what_was_never_claimed_can_be_cancelled_once(

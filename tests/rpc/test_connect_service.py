@@ -139,6 +139,18 @@ async def test_a_domain_service_reads_its_own_events_only(
         assert (await reader.events.GetEvent(by_id)).event.source == "quest"
 
 
+async def test_a_domain_service_reads_the_rewards_of_its_own_events_only(
+    act: Callable[[str], Caller], quest: Caller, manager: Caller
+) -> None:
+    await manager.create(rule("own-rewards", "reward.owned"))
+    [action_id] = (await quest.submit(event(event_type="reward.owned"))).action_ids
+    request = reward_actions_pb2.GetRewardActionRequest(action_id=action_id)
+    with pytest.raises(SourceNotOwned):
+        await act(BOOKING).actions.GetRewardAction(request)
+    for reader in (quest, manager):
+        assert (await reader.actions.GetRewardAction(request)).action.action_id == action_id
+
+
 async def test_many_identical_submits_at_once_are_one_event(
     quest: Caller, operator: Caller
 ) -> None:
@@ -222,6 +234,8 @@ async def test_what_is_not_there(quest: Caller) -> None:
         await quest.events.GetEvent(events_pb2.GetEventRequest(external_key=unknown))
     with pytest.raises(RuleNotFound):
         await quest.rules.GetRule(rules_pb2.GetRuleRequest(rule_id="nope"))
+    with pytest.raises(InvalidArgument):
+        await quest.rules.GetRule(rules_pb2.GetRuleRequest(rule_id="no\npe"))
     with pytest.raises(ActionNotFound):
         await quest.actions.GetRewardAction(
             reward_actions_pb2.GetRewardActionRequest(action_id=nowhere)
@@ -284,6 +298,11 @@ async def test_lists_go_page_by_page(quest: Caller, manager: Caller, operator: C
     ]
     of_rule = reward_actions_pb2.ListRewardActionsRequest(rule_id="paged-3", page_size=10)
     assert len(await pages(operator.actions.ListRewardActions, of_rule, "actions")) == 5
+    of_event = reward_actions_pb2.ListRewardActionsRequest(
+        event_id=receipts[2].event_id, page_size=2
+    )
+    listed = await pages(operator.actions.ListRewardActions, of_event, "actions")
+    assert [each.action_id for each in reversed(listed)] == list(receipts[2].action_ids)
 
     request.page_token, request.actor_user_id = "bm9uc2Vuc2U", "other"
     with pytest.raises(PageTokenInvalid):

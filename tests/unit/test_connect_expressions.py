@@ -124,12 +124,13 @@ def test_an_amount_that_is_none(source: str, because: str) -> None:
         ("event.primary_subject_user_id", "has 0 characters"),
         ("event.context.long", "has 129 characters"),
         ("event.context.count", "is DOUBLE; a recipient must be a string"),
-        (r"'a\u0000b'", "NUL"),
+        (r"'a\u0000b'", "control character"),
+        (r"event.context.word + '\u0085'", "control character"),
     ],
 )
 def test_a_recipient_that_is_none(source: str, because: str) -> None:
     with pytest.raises(EvaluationError, match=because):
-        recipient(source).user(facts(long="x" * 129, count=1))
+        recipient(source).user(facts(long="x" * 129, count=1, word="bob"))
 
 
 def test_a_recipient_may_come_out_of_the_context() -> None:

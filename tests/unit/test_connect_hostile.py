@@ -13,7 +13,7 @@ from go2asia.connect.v1 import events_pb2, rules_pb2
 from google.protobuf.json_format import ParseDict
 
 from connect_svc.deciding import decide
-from connect_svc.errors import ContextTooLarge, InvalidExpression
+from connect_svc.errors import ContextTooLarge, InvalidExpression, InvalidRule
 from connect_svc.expressions import BOOL, STRING, EvaluationError, Facts, compile_expression
 from connect_svc.normalization import MAX_CONTEXT_BYTES, MAX_ELEMENTS, normalize
 from connect_svc.rules import Catalogue, Result, compile_rule
@@ -104,6 +104,19 @@ def test_the_worst_that_is_accepted_is_bearable() -> None:
     assert most > 5
     known = Facts(event(text=TEXT, list=[1] * MANY))
     assert compile_expression(looped(most), "rule.condition", BOOL).holds(known) is False
+
+
+def test_the_loops_of_a_rule_are_bounded_together() -> None:
+    amount = f"{LIST}.filter(a, {SLOW} || {SLOW}).size()"
+    credit = {"credit_points": {"unit": "G2A", "amount": amount}}
+    assert _accepted(f"{amount} > 0")
+    rule = {
+        "rule_id": "busy",
+        "event_type": "quest.completed",
+        "actions": [{"key": f"points-{n}", **credit} for n in range(20)],
+    }
+    with pytest.raises(InvalidRule, match=r"loops together may take .* MB .* loop over less"):
+        compile_rule(ParseDict(rule, rules_pb2.Rule()))
 
 
 def test_whom_a_reward_goes_to_cannot_be_made_huge() -> None:

@@ -145,7 +145,11 @@ def test_a_domain_service_reports_only_as_itself() -> None:
     assert refused.value.metadata == {"source": "booking", "caller": "domain-service/quest"}
 
 
-def test_the_contract_s_rules_come_first() -> None:
+@pytest.mark.parametrize(
+    ("field", "user"),
+    [("actor_user_id", ""), ("actor_user_id", "ada\n"), ("primary_subject_user_id", "\x85")],
+)
+def test_the_contract_s_rules_come_first(field: str, user: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        admit(event(actor_user_id=""), QUEST, "events[2]")
-    assert refused.value.field == "events[2].actor_user_id"
+        admit(event(**{field: user}), QUEST, "events[2]")
+    assert refused.value.field == f"events[2].{field}"

@@ -61,6 +61,19 @@ async def test_a_poison_item_fails_alone() -> None:
     assert len(ledger.batches) == 1 + 2 * 6
 
 
+async def test_what_a_commit_leaves_is_committed_next() -> None:
+    async def commit(items: Sequence[int]) -> list[int | Exception]:
+        if -1 in items:
+            raise ValueError("negative")
+        return list(items[:3])
+
+    async with GroupCommit(commit, name="t") as group:
+        assert await group.submit_many(range(10)) == list(range(10))
+        *sound, poison = await group.submit_many([*range(9), -1])
+    assert sound == list(range(9))
+    assert isinstance(poison, ValueError)
+
+
 async def test_an_items_own_exception_reaches_its_caller_only() -> None:
     async with GroupCommit(Ledger().commit, name="t") as group:
         good, bad = await submitted(group, [1, 13])

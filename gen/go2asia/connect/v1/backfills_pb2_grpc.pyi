@@ -38,7 +38,8 @@ class BackfillServiceStub:
     def __new__(cls, channel: _aio.Channel) -> BackfillServiceAsyncStub: ...
     BackfillRule: _grpc.UnaryUnaryMultiCallable[_backfills_pb2.BackfillRuleRequest, _backfills_pb2.BackfillRuleResponse]
     """Starts a preview: which stored events the rule, in its present version and by itself, would
-    reward that it did not. Events up to this moment are tried, those of the rule's event type.
+    reward that it did not. Tried are the events of the rule's event type up to this moment, with
+    those that were on their way in, and the few that come until the preview begins.
     Nobody is paid twice: an event that holds any action of this rule, of whatever version, is left
     out, and so is one that was taken back. Stacking with other rules is not considered. Caps and
     budgets are not counted in a preview; they are when it is applied. RULE_NOT_FOUND,
@@ -66,7 +67,8 @@ class BackfillServiceAsyncStub(BackfillServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     BackfillRule: _aio.UnaryUnaryMultiCallable[_backfills_pb2.BackfillRuleRequest, _backfills_pb2.BackfillRuleResponse]  # type: ignore[assignment]
     """Starts a preview: which stored events the rule, in its present version and by itself, would
-    reward that it did not. Events up to this moment are tried, those of the rule's event type.
+    reward that it did not. Tried are the events of the rule's event type up to this moment, with
+    those that were on their way in, and the few that come until the preview begins.
     Nobody is paid twice: an event that holds any action of this rule, of whatever version, is left
     out, and so is one that was taken back. Stacking with other rules is not considered. Caps and
     budgets are not counted in a preview; they are when it is applied. RULE_NOT_FOUND,
@@ -97,7 +99,8 @@ class BackfillServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backfills_pb2.BackfillRuleResponse, _abc.Awaitable[_backfills_pb2.BackfillRuleResponse]]:
         """Starts a preview: which stored events the rule, in its present version and by itself, would
-        reward that it did not. Events up to this moment are tried, those of the rule's event type.
+        reward that it did not. Tried are the events of the rule's event type up to this moment, with
+        those that were on their way in, and the few that come until the preview begins.
         Nobody is paid twice: an event that holds any action of this rule, of whatever version, is left
         out, and so is one that was taken back. Stacking with other rules is not considered. Caps and
         budgets are not counted in a preview; they are when it is applied. RULE_NOT_FOUND,

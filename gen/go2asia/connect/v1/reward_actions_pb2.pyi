@@ -411,6 +411,7 @@ class ListRewardActionsRequest(_message.Message):
     RULE_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
     state: Global___RewardAction.State.ValueType
     """Only in this state; all if unspecified."""
     recipient_user_id: _builtins.str
@@ -421,6 +422,8 @@ class ListRewardActionsRequest(_message.Message):
     """At most this many, 50 if 0, never more than 500."""
     page_token: _builtins.str
     """`next_page_token` of the page before, or empty for the first."""
+    event_id: _builtins.str
+    """Only of this event; all if empty."""
     def __init__(
         self,
         *,
@@ -429,10 +432,11 @@ class ListRewardActionsRequest(_message.Message):
         rule_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "recipient_user_id", b"recipient_user_id", "rule_id", b"rule_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "page_size", b"page_size", "page_token", b"page_token", "recipient_user_id", b"recipient_user_id", "rule_id", b"rule_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,7 +74,8 @@ class RewardActionServiceServicer:
     """
 
     def GetRewardAction(self, request, context):
-        """Reads one action.
+        """Reads one action. A domain service reads those of its own events only. ACTION_NOT_FOUND,
+        SOURCE_NOT_OWNED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +97,8 @@ class RewardActionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryRewardActions(self, request, context):
-        """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit.
+        """Sends FAILED actions of a filter again, up to 1,000 in one commit: those that failed longest ago,
+        so that one which fails again gives way to the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

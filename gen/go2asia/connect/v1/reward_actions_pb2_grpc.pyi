@@ -36,7 +36,9 @@ class RewardActionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RewardActionServiceAsyncStub: ...
     GetRewardAction: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.GetRewardActionRequest, _reward_actions_pb2.GetRewardActionResponse]
-    """Reads one action."""
+    """Reads one action. A domain service reads those of its own events only. ACTION_NOT_FOUND,
+    SOURCE_NOT_OWNED.
+    """
     ListRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.ListRewardActionsRequest, _reward_actions_pb2.ListRewardActionsResponse]
     """Lists actions, newest first."""
     RetryRewardAction: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionRequest, _reward_actions_pb2.RetryRewardActionResponse]
@@ -44,7 +46,9 @@ class RewardActionServiceStub:
     back. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
     """
     RetryRewardActions: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionsRequest, _reward_actions_pb2.RetryRewardActionsResponse]
-    """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
+    """Sends FAILED actions of a filter again, up to 1,000 in one commit: those that failed longest ago,
+    so that one which fails again gives way to the others.
+    """
     CancelRewardAction: _grpc.UnaryUnaryMultiCallable[_reward_actions_pb2.CancelRewardActionRequest, _reward_actions_pb2.CancelRewardActionResponse]
     """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
     it. What it counted for in its rule's caps and budgets is free again, in the very windows in
@@ -61,7 +65,9 @@ class RewardActionServiceAsyncStub(RewardActionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.GetRewardActionRequest, _reward_actions_pb2.GetRewardActionResponse]  # type: ignore[assignment]
-    """Reads one action."""
+    """Reads one action. A domain service reads those of its own events only. ACTION_NOT_FOUND,
+    SOURCE_NOT_OWNED.
+    """
     ListRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.ListRewardActionsRequest, _reward_actions_pb2.ListRewardActionsResponse]  # type: ignore[assignment]
     """Lists actions, newest first."""
     RetryRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionRequest, _reward_actions_pb2.RetryRewardActionResponse]  # type: ignore[assignment]
@@ -69,7 +75,9 @@ class RewardActionServiceAsyncStub(RewardActionServiceStub):
     back. ACTION_NOT_FOUND, ACTION_STATE_FORBIDDEN.
     """
     RetryRewardActions: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.RetryRewardActionsRequest, _reward_actions_pb2.RetryRewardActionsResponse]  # type: ignore[assignment]
-    """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
+    """Sends FAILED actions of a filter again, up to 1,000 in one commit: those that failed longest ago,
+    so that one which fails again gives way to the others.
+    """
     CancelRewardAction: _aio.UnaryUnaryMultiCallable[_reward_actions_pb2.CancelRewardActionRequest, _reward_actions_pb2.CancelRewardActionResponse]  # type: ignore[assignment]
     """Takes back a PENDING action that no dispatcher has ever claimed, so that its target cannot have
     it. What it counted for in its rule's caps and budgets is free again, in the very windows in
@@ -89,7 +97,9 @@ class RewardActionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_actions_pb2.GetRewardActionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reward_actions_pb2.GetRewardActionResponse, _abc.Awaitable[_reward_actions_pb2.GetRewardActionResponse]]:
-        """Reads one action."""
+        """Reads one action. A domain service reads those of its own events only. ACTION_NOT_FOUND,
+        SOURCE_NOT_OWNED.
+        """
 
     @_abc_1.abstractmethod
     def ListRewardActions(
@@ -115,7 +125,9 @@ class RewardActionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_actions_pb2.RetryRewardActionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reward_actions_pb2.RetryRewardActionsResponse, _abc.Awaitable[_reward_actions_pb2.RetryRewardActionsResponse]]:
-        """Sends the oldest FAILED actions of a filter again, up to 1,000 in one commit."""
+        """Sends FAILED actions of a filter again, up to 1,000 in one commit: those that failed longest ago,
+        so that one which fails again gives way to the others.
+        """
 
     @_abc_1.abstractmethod
     def CancelRewardAction(
