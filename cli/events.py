@@ -11,11 +11,11 @@ import typer
 from go2asia.connect.v1 import events_pb2 as pb
 from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
 from google.protobuf import json_format
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cli.actions import action_table
-from cli.documents import Document, Mistake, read_events
+from cli.documents import Document, read_events
 from cli.session import fail, output, session
 from mesh.clock import new_id
 from mesh.status import from_item_error
@@ -30,9 +30,9 @@ _PAGE = 200
 _POLL_SECONDS = 1.0
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MARKS = {
-    pb.ConditionPart.VALUE_TRUE: "[green]true[/green]",
-    pb.ConditionPart.VALUE_FALSE: "[red]false[/red]",
-    pb.ConditionPart.VALUE_ERROR: "[yellow]error[/yellow]",
+    pb.ConditionPart.VALUE_TRUE: Text("true", "green"),
+    pb.ConditionPart.VALUE_FALSE: Text("false", "red"),
+    pb.ConditionPart.VALUE_ERROR: Text("error", "yellow"),
 }
 
 
@@ -54,9 +54,11 @@ def submit(
         receipts: list[pb.EventReceipt] = []
         for start in range(0, len(documents), _BATCH):
             batch = documents[start : start + _BATCH]
-            for document, result in zip(batch, await _send(events, batch), strict=True):
+            results = await _send(events, batch)
+            for index, (document, result) in enumerate(zip(batch, results, strict=True)):
                 if result.HasField("error"):
-                    mistakes.append(_refused(document, result))
+                    error = from_item_error(result.error)
+                    mistakes.append(document.refusal(error, f"events[{index}]"))
                 else:
                     receipts.append(result.receipt)
         return receipts
@@ -112,7 +114,7 @@ def reverse(
 
     answer = session(context).run(work)
     console = output()
-    console.print(_reversal_line(answer.reversal), markup=False, soft_wrap=True)
+    console.print(_reversal_line(answer.reversal), soft_wrap=True)
     console.print(action_table(answer.actions))
 
 
@@ -147,13 +149,6 @@ async def _send(
     return (await events.BatchSubmitEvents(request)).results
 
 
-def _refused(document: Document[pb.Event], result: pb.SubmitEventResult) -> Mistake:
-    error = from_item_error(result.error)
-    # Places within our batch mean nothing to whoever wrote the file.
-    words = re.sub(r"\bevents\[\d+\]\.?", "", error.message)
-    return document.mistake(re.sub(r"^events\[\d+\]\.?", "", error.field or ""), words)
-
-
 async def _down_to(
     events: "EventServiceAsyncStub", request: pb.ListEventsRequest, seen: set[str]
 ) -> list[pb.Event]:
@@ -186,7 +181,6 @@ def _show_lines(events: Iterable[pb.Event]) -> None:
         output().print(
             f"{event.received_time.ToJsonString()}  {event.event_id}  {event.event_type}  "
             f"{event.actor_user_id}  {event.source}/{event.external_id}",
-            markup=False,
             soft_wrap=True,
         )
 
@@ -199,7 +193,7 @@ def _show_story(story: pb.GetEventResponse) -> None:
         table.add_row(*outcome_row(outcome))
     console.print(table)
     if story.HasField("reversal"):
-        console.print(_reversal_line(story.reversal), markup=False, soft_wrap=True)
+        console.print(_reversal_line(story.reversal), soft_wrap=True)
     console.print(action_table(story.actions))
 
 
@@ -210,7 +204,7 @@ def _show_explanation(told: pb.ExplainEventResponse) -> None:
     for part in told.explanation.parts:
         place = f"{part.line}:{part.column}"
         detail = f"  ({part.detail})" if part.detail else ""
-        console.print(f"  {_MARKS[part.value]}  {place}  {escape(part.text + detail)}")
+        console.print(" ", _MARKS[part.value], f" {place}  {part.text}{detail}")
     if told.actions:
         console.print(action_table(told.actions))
 
@@ -224,4 +218,4 @@ def _reversal_line(told: pb.EventReversal) -> str:
 def outcome_row(outcome: pb.RuleOutcome) -> tuple[str, str, str, str]:
     """A rule, its version, what came of it and why, for a table."""
     result = pb.RuleOutcome.Result.Name(outcome.result).removeprefix("RESULT_")
-    return outcome.rule_id, str(outcome.rule_version), result, escape(outcome.detail)
+    return outcome.rule_id, str(outcome.rule_version), result, outcome.detail
