@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.actions import action_table
-from cli.documents import Document, read_events
+from cli.documents import Document, Mistake, read_events
 from cli.session import fail, output, session
 from mesh.clock import new_id
 from mesh.status import from_item_error
@@ -40,14 +40,17 @@ _MARKS = {
 def submit(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="JSON Lines, one event a line.")
+        Path,
+        typer.Argument(
+            metavar="FILE", exists=True, dir_okay=False, help="JSON Lines, one event a line."
+        ),
     ],
 ) -> None:
     """Send the events of FILE; those that were taken in before change nothing.
 
     A line that cannot be used is told and the others are sent.
     """
-    documents, mistakes = read_events(file)
+    documents, mistakes = events_of(file)
 
     async def work(channel: grpc.aio.Channel) -> list[pb.EventReceipt]:
         events = EventServiceStub(channel)
@@ -140,6 +143,14 @@ def tail(
             _show_lines(reversed([event for event in newest if event.event_id not in seen]))
 
     session(context).run(work)
+
+
+def events_of(file: Path) -> tuple[list[Document[pb.Event]], list[Mistake]]:
+    """What `read_events` finds in a file; ends the command when that is nothing at all."""
+    documents, mistakes = read_events(file)
+    if not documents and not mistakes:
+        fail([f"{file} has no events; write one a line into it."])
+    return documents, mistakes
 
 
 async def _send(

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Write and list rules.", no_args_is_help=True)
 File = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, help="YAML with a top-level list `rules:`.")
+    Path,
+    typer.Argument(
+        metavar="FILE", exists=True, dir_okay=False, help="YAML with a top-level list `rules:`."
+    ),
 ]
 Rule = pb.Rule
 
@@ -59,8 +62,9 @@ class Change(NamedTuple):
 def apply(context: typer.Context, file: File) -> None:
     """Create the rules of FILE, or write new versions of those that differ.
 
-    Nothing is written if FILE has a mistake that shows without asking the service. A rule that the
-    service refuses is told with its line; the others are written.
+    Nothing is written if FILE has a mistake that shows without asking the
+    service. A rule that the service refuses is told with its line; the others
+    are written.
     """
     wanted = rules_of(file)
 
@@ -140,7 +144,7 @@ def state(
     rule_id: Annotated[str, typer.Argument(help="Which rule.")],
     wanted: Annotated[
         State,
-        typer.Argument(metavar="STATE", help="What it is to be: enabled, paused or archived."),
+        typer.Argument(metavar="STATE", help="What it is to be."),
     ],
 ) -> None:
     """Enable, pause or archive a rule."""

@@ -56,7 +56,8 @@ class Session:
             fail([error])
         except MeshError as error:
             told = [f"{error.reason}: {error.message}"]
-            if error.kind is Kind.UNAVAILABLE:
+            # UNIMPLEMENTED is what another service's port answers.
+            if error.kind is Kind.UNAVAILABLE or "UNIMPLEMENTED" in error.message:
                 told.append(
                     f"Check that Connect serves at {self.address} (--address), and that --cert "
                     "and --ca are of its mesh."

@@ -10,8 +10,8 @@ from go2asia.connect.v1.rules_pb2_grpc import RuleServiceStub
 from rich.table import Table
 
 from cli.actions import action_table
-from cli.documents import Document, read_events
-from cli.events import outcome_row
+from cli.documents import Document
+from cli.events import events_of, outcome_row
 from cli.rules import Rule, rules_of
 from cli.session import dooms_all, fail, output, session
 from mesh.errors import MeshError
@@ -20,7 +20,10 @@ from mesh.errors import MeshError
 def simulate(
     context: typer.Context,
     events: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="JSON Lines, one event a line.")
+        Path,
+        typer.Argument(
+            metavar="EVENTS", exists=True, dir_okay=False, help="JSON Lines, one event a line."
+        ),
     ],
     file: Annotated[
         Path | None,
@@ -36,7 +39,7 @@ def simulate(
     if rule and not file:
         fail(["--rule chooses among the rules of a file; give that with --file."])
     tried = _rule(file, rule) if file else None
-    documents, mistakes = read_events(events)
+    documents, mistakes = events_of(events)
 
     async def work(channel: grpc.aio.Channel) -> None:
         rules = RuleServiceStub(channel)

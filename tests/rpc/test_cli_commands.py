@@ -354,6 +354,15 @@ def test_an_event_is_tried_against_a_rule_that_is_nowhere_written(run: Run, tmp_
     assert "give that with --file" in fileless.stderr
 
 
+def test_a_file_without_anything_in_it_is_told(run: Run, tmp_path: Path) -> None:
+    empty = events_file(tmp_path)
+    assert f"{empty} has no events" in run(OPERATOR, "events", "submit", empty).stderr
+    assert f"{empty} has no events" in run(MANAGER, "rules", "simulate", empty).stderr
+    rules = tmp_path / "none.yaml"
+    rules.write_text("rules: []")
+    assert "the list `rules:` is empty" in run(MANAGER, "rules", "apply", rules).stderr
+
+
 def test_a_trial_tells_each_line_that_cannot_be_used(run: Run, tmp_path: Path) -> None:
     sound = event(event_type="cli.simulated")
     events = events_file(tmp_path, "{nonsense", sound, event(actor_user_id=""), sound)
