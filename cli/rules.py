@@ -115,7 +115,6 @@ def list_rules(
 
     async def work(channel: grpc.aio.Channel) -> list[Rule]:
         rules, found = RuleServiceStub(channel), list[Rule]()
-        # Pages of the default size: the largest rules fit into a message as fifties only.
         request = pb.ListRulesRequest(event_type=event_type)
         while True:
             response = await rules.ListRules(request)
