@@ -91,4 +91,6 @@ if __name__ == "__main__":
     try:
         asyncio.run(main())
     except MeshError as error:
-        sys.exit(f"{error.reason}: {error.message}\nCheck that `make up` serves at these addresses.")
+        sys.exit(
+            f"{error.reason}: {error.message}\nCheck that `make up` serves at these addresses."
+        )
