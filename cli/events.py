@@ -28,7 +28,7 @@ app = typer.Typer(help="Send events and see what became of them.", no_args_is_he
 _BATCH = 100
 _PAGE = 200
 _POLL_SECONDS = 1.0
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _MARKS = {
     pb.ConditionPart.VALUE_TRUE: Text("true", "green"),
     pb.ConditionPart.VALUE_FALSE: Text("false", "red"),

@@ -145,7 +145,7 @@ async def await_answers(
                 event = json_format.Parse(letter.data, pb.Event(), ignore_unknown_fields=True)
                 for line in waiting.pop(key_of(event), []):
                     wrong = Mistake(
-                        line.file, line.line, headers.get("field", ""), headers.get("error", "")
+                        line.file, line.line, headers.get("field", ""), headers.get("message", "")
                     )
                     played.rejected.append(wrong)
                 await letter.ack()

@@ -186,6 +186,8 @@ def test_an_event_is_sent_shown_and_explained(run: Run, rules: Path, tmp_path: P
     assert "cli-all" in story
     assert "MATCHED" in story
     assert "PENDING" in story
+    event_id = story.split('"event_id": "')[1].split('"')[0]
+    assert event_id in run(OPERATOR, "events", "show", event_id.upper()).stdout
     why = run(OPERATOR, "events", "show", name, "--rule", "cli-gold").stdout
     assert "CONDITION_FALSE" in why
     assert "false  1:1  event.context.tier == 'gold'" in why
