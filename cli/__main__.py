@@ -13,7 +13,6 @@ from cli.session import Session
 from cli.simulation import simulate
 
 app = typer.Typer(
-    help="Write rules, send events, follow rewards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -48,7 +47,10 @@ def connect(
         typer.Option(envvar="GO2ASIA_CA", exists=True, dir_okay=False, help="The mesh's CA, PEM."),
     ] = None,
 ) -> None:
-    """Write rules, send events, follow rewards."""
+    """Write rules, send events, follow rewards.
+
+    Options of the connection stand before the command, or in the environment.
+    """
     context.obj = Session(address, cert, key, ca)
 
 

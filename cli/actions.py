@@ -8,11 +8,11 @@ import grpc
 import typer
 from go2asia.connect.v1 import reward_actions_pb2 as pb
 from go2asia.connect.v1.reward_actions_pb2_grpc import RewardActionServiceStub
-from rich.markup import escape
 from rich.table import Table
 
-from cli.session import fail, output, session
+from cli.session import dooms_all, fail, output, session
 from mesh.clock import new_id
+from mesh.errors import MeshError
 
 app = typer.Typer(help="Follow rewards and send failed ones again.", no_args_is_help=True)
 RuleId = Annotated[str, typer.Option("--rule", help="Only of this rule.")]
@@ -68,13 +68,21 @@ def retry(
     if bool(action_ids) == bool(rule or recipient or every):
         fail(["Say which: give action ids, or --rule or --recipient, or --all."])
 
+    refused = []
+
     async def one_by_one(channel: grpc.aio.Channel) -> int:
-        actions = RewardActionServiceStub(channel)
+        actions, retried = RewardActionServiceStub(channel), 0
         for action_id in action_ids or ():
-            await actions.RetryRewardAction(
-                pb.RetryRewardActionRequest(request_id=new_id(), action_id=action_id)
-            )
-        return len(action_ids or ())
+            request = pb.RetryRewardActionRequest(request_id=new_id(), action_id=action_id)
+            try:
+                await actions.RetryRewardAction(request)
+            except MeshError as error:
+                if dooms_all(error):
+                    raise
+                refused.append(f"{error.reason}: {error.message}")
+            else:
+                retried += 1
+        return retried
 
     async def in_bulk(channel: grpc.aio.Channel) -> int:
         actions, retried, more = RewardActionServiceStub(channel), 0, True
@@ -92,6 +100,8 @@ def retry(
 
     retried = session(context).run(one_by_one if action_ids else in_bulk)
     output().print(f"{retried} sent again")
+    if refused:
+        fail(refused)
 
 
 def action_table(actions: Iterable[pb.RewardAction]) -> Table:
@@ -104,10 +114,10 @@ def action_table(actions: Iterable[pb.RewardAction]) -> Table:
         table.add_row(
             action.action_id,
             action.rule_id,
-            escape(action.recipient_user_id),
+            action.recipient_user_id,
             f"{kind} {what}",
             pb.RewardAction.State.Name(action.state).removeprefix("STATE_"),
             str(action.attempts),
-            escape(action.reversal_error or action.result or action.last_error),
+            action.reversal_error or action.result or action.last_error,
         )
     return table

@@ -16,8 +16,14 @@ import yaml
 from go2asia.connect.v1.events_pb2 import Event
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from yaml.constructor import ConstructorError
+from yaml.reader import ReaderError
 
+from mesh.errors import MeshError
 from mesh.validation import InvalidFields, check
+
+# Connect takes events of half this size; a batch of a hundred this large fits into a message.
+_MAX_EVENT_BYTES = 32 * 1024
 
 M = TypeVar("M", bound=Message)
 Steps = tuple[str | int, ...]
@@ -26,6 +32,7 @@ Steps = tuple[str | int, ...]
 _PLACE = re.compile(r" at \"?\w+\.([\w.\[\]]+?)\"?\.?(?:\n|$)")
 _NESTED = re.compile(r"Failed to parse (\w+) field")
 _UNKNOWN = re.compile(r'has no field named "(\w+)"')
+_NOT_JSON = re.compile(r"Failed to load JSON: (.+?)(?:: line 1 (column \d+) \(char \d+\))?\.")
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        field = f"{self.field}: " if self.field else ""
+        named = self.message.startswith(self.field) or f" {self.field}: " in self.message
+        field = "" if named else f"{self.field}: "
         return f"{self.file}:{self.line}: {field}{self.message}"
 
 
@@ -56,6 +64,12 @@ class Document(Generic[M]):
         line = _line_of({(): self.line, **self.lines}, _steps(path))
         return Mistake(self.file, line, path, words)
 
+    def refusal(self, error: MeshError, within: str) -> Mistake:
+        """Why a service refused the message, which the request held in its field `within`."""
+        # The message's place in our request means nothing to whoever wrote the file.
+        place = re.compile(rf"(?<![\w.]){re.escape(within)}(\.(?=\w)|$)")
+        return self.mistake(place.sub("", error.field or ""), place.sub("", error.message))
+
 
 def read_catalogue(
     path: Path, key: str, message_type: type[M]
@@ -63,18 +77,13 @@ def read_catalogue(
     """Return the messages listed under `key` of a YAML file, and what is wrong with the others."""
     try:
         text = path.read_text(encoding="utf-8")
+        data, lines, doubled = _load(text)
     except UnicodeDecodeError:
         return [], [_not_text(path)]
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return [], [Mistake(path, line, "", f"not YAML: {error.problem}")]
-    data = yaml.safe_load(text)
-    if not isinstance(data, dict) or not isinstance(data.get(key), list) or root is None:
+    except yaml.YAMLError as error:
+        return [], [_not_yaml(path, text, error)]
+    if not isinstance(data, dict) or not isinstance(data.get(key), list):
         return [], [Mistake(path, 1, key, f"the file needs a top-level list `{key}:`")]
-    lines = dict(_lines_of(root, ()))
-    doubled = list(_doubled_keys(root, ()))
     mistakes = [
         Mistake(path, line, ".".join(map(str, steps)), "this key stands here twice")
         for steps, line in doubled
@@ -95,24 +104,37 @@ def read_catalogue(
 def read_events(path: Path) -> tuple[list[Document[Event]], list[Mistake]]:
     """Return the events of a JSON Lines file, and what is wrong with the other lines.
 
-    Field rules are left to Connect: an event that breaks one is sent, and refused there.
+    Field rules are left to Connect: an event that breaks one is sent, and refused there, unless it
+    is too large for a batch.
     """
     documents, mistakes = [], []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A JSON text may hold the other ends of lines that splitlines knows, such as U+2028.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         return [], [_not_text(path)]
     for line, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         event = Event()
-        try:
-            json_format.Parse(text, event)
-        except json_format.ParseError as error:
-            mistakes.append(Mistake(path, line, *_explain(str(error))))
+        if found := _parse_event(text, event):
+            mistakes.append(Mistake(path, line, *found))
         else:
             documents.append(Document(event, path, line))
     return documents, mistakes
+
+
+def _parse_event(text: str, event: Event) -> tuple[str, str] | None:
+    """Fill an event from its line; return (field path, what is wrong) if that cannot be done."""
+    if not text.lstrip().startswith("{"):
+        return "", "no JSON object; write one event a line"
+    try:
+        json_format.Parse(text, event)
+    except json_format.ParseError as error:
+        return _explain(str(error))
+    if (size := event.ByteSize()) > _MAX_EVENT_BYTES:
+        return "context", f"the event has {size} bytes; send only the facts that rules need"
+    return None
 
 
 def _parse(item: Any, message_type: type[M]) -> tuple[list[tuple[str, str]], M]:
@@ -131,6 +153,8 @@ def _parse(item: Any, message_type: type[M]) -> tuple[list[tuple[str, str]], M]:
 
 def _explain(error: str) -> tuple[str, str]:
     """Split a message of json_format into (field path, what is wrong)."""
+    if broken := _NOT_JSON.fullmatch(error):
+        return "", f"not JSON: {', '.join(filter(None, broken.groups()))}"
     words = error.split("\n")[0].rsplit("Failed to parse ", 1)[-1]
     words = re.sub(r" at \"?\w+(\.[\w.\[\]]+)?\"?\.?$", "", words).rstrip(".")
     words = re.sub(r"^\w+ field: ", "", words)
@@ -148,6 +172,50 @@ def _steps(path: str) -> Steps:
 
 def _not_text(path: Path) -> Mistake:
     return Mistake(path, 1, "", "not a UTF-8 text file; save it as UTF-8")
+
+
+def _not_yaml(path: Path, text: str, error: yaml.YAMLError) -> Mistake:
+    line, wrong = 1, str(error)
+    if isinstance(error, ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        wrong = f"the character U+{error.character:04X} has no place in it; remove it"
+    elif isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        wrong = ", ".join(part for part in (error.context, error.problem) if part)
+    return Mistake(path, line, "", f"not YAML: {wrong}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as the contracts' JSON form needs it: dates are text."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """As the parent does, but a value that has not the form of its kind is told by its line."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError) as error:
+            kind = node.tag.rpartition(":")[2]
+            wrong = f"{node.value[:40]!r} cannot be read as {kind}; quote it if it is text"
+            raise ConstructorError(None, None, wrong, node.start_mark) from error
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:timestamp"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _load(text: str) -> tuple[Any, dict[Steps, int], list[tuple[Steps, int]]]:
+    """The data of a YAML text, the lines of its parts, and the keys that stand twice."""
+    loader = _Loader(text)
+    try:
+        data = loader.get_single_data()
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            return None, {}, []
+        return data, dict(_lines_of(root, ())), list(_doubled_keys(root, ()))
+    except (ValueError, RecursionError) as error:
+        raise yaml.MarkedYAMLError(problem=str(error), problem_mark=loader.get_mark()) from error
 
 
 def _line_of(lines: Mapping[Steps, int], steps: Steps) -> int:

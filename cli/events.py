@@ -11,8 +11,8 @@ import typer
 from go2asia.connect.v1 import events_pb2 as pb
 from go2asia.connect.v1.events_pb2_grpc import EventServiceStub
 from google.protobuf import json_format
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cli.actions import action_table
 from cli.documents import Document, Mistake, read_events
@@ -28,11 +28,11 @@ app = typer.Typer(help="Send events and see what became of them.", no_args_is_he
 _BATCH = 100
 _PAGE = 200
 _POLL_SECONDS = 1.0
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _MARKS = {
-    pb.ConditionPart.VALUE_TRUE: "[green]true[/green]",
-    pb.ConditionPart.VALUE_FALSE: "[red]false[/red]",
-    pb.ConditionPart.VALUE_ERROR: "[yellow]error[/yellow]",
+    pb.ConditionPart.VALUE_TRUE: Text("true", "green"),
+    pb.ConditionPart.VALUE_FALSE: Text("false", "red"),
+    pb.ConditionPart.VALUE_ERROR: Text("error", "yellow"),
 }
 
 
@@ -40,23 +40,28 @@ _MARKS = {
 def submit(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="JSON Lines, one event a line.")
+        Path,
+        typer.Argument(
+            metavar="FILE", exists=True, dir_okay=False, help="JSON Lines, one event a line."
+        ),
     ],
 ) -> None:
     """Send the events of FILE; those that were taken in before change nothing.
 
     A line that cannot be used is told and the others are sent.
     """
-    documents, mistakes = read_events(file)
+    documents, mistakes = events_of(file)
 
     async def work(channel: grpc.aio.Channel) -> list[pb.EventReceipt]:
         events = EventServiceStub(channel)
         receipts: list[pb.EventReceipt] = []
         for start in range(0, len(documents), _BATCH):
             batch = documents[start : start + _BATCH]
-            for document, result in zip(batch, await _send(events, batch), strict=True):
+            results = await _send(events, batch)
+            for index, (document, result) in enumerate(zip(batch, results, strict=True)):
                 if result.HasField("error"):
-                    mistakes.append(_refused(document, result))
+                    error = from_item_error(result.error)
+                    mistakes.append(document.refusal(error, f"events[{index}]"))
                 else:
                     receipts.append(result.receipt)
         return receipts
@@ -112,7 +117,7 @@ def reverse(
 
     answer = session(context).run(work)
     console = output()
-    console.print(_reversal_line(answer.reversal), markup=False, soft_wrap=True)
+    console.print(_reversal_line(answer.reversal), soft_wrap=True)
     console.print(action_table(answer.actions))
 
 
@@ -140,18 +145,19 @@ def tail(
     session(context).run(work)
 
 
+def events_of(file: Path) -> tuple[list[Document[pb.Event]], list[Mistake]]:
+    """What `read_events` finds in a file; ends the command when that is nothing at all."""
+    documents, mistakes = read_events(file)
+    if not documents and not mistakes:
+        fail([f"{file} has no events; write one a line into it."])
+    return documents, mistakes
+
+
 async def _send(
     events: "EventServiceAsyncStub", batch: list[Document[pb.Event]]
 ) -> Iterable[pb.SubmitEventResult]:
     request = pb.BatchSubmitEventsRequest(events=[document.message for document in batch])
     return (await events.BatchSubmitEvents(request)).results
-
-
-def _refused(document: Document[pb.Event], result: pb.SubmitEventResult) -> Mistake:
-    error = from_item_error(result.error)
-    # Places within our batch mean nothing to whoever wrote the file.
-    words = re.sub(r"\bevents\[\d+\]\.?", "", error.message)
-    return document.mistake(re.sub(r"^events\[\d+\]\.?", "", error.field or ""), words)
 
 
 async def _down_to(
@@ -186,7 +192,6 @@ def _show_lines(events: Iterable[pb.Event]) -> None:
         output().print(
             f"{event.received_time.ToJsonString()}  {event.event_id}  {event.event_type}  "
             f"{event.actor_user_id}  {event.source}/{event.external_id}",
-            markup=False,
             soft_wrap=True,
         )
 
@@ -199,7 +204,7 @@ def _show_story(story: pb.GetEventResponse) -> None:
         table.add_row(*outcome_row(outcome))
     console.print(table)
     if story.HasField("reversal"):
-        console.print(_reversal_line(story.reversal), markup=False, soft_wrap=True)
+        console.print(_reversal_line(story.reversal), soft_wrap=True)
     console.print(action_table(story.actions))
 
 
@@ -210,7 +215,7 @@ def _show_explanation(told: pb.ExplainEventResponse) -> None:
     for part in told.explanation.parts:
         place = f"{part.line}:{part.column}"
         detail = f"  ({part.detail})" if part.detail else ""
-        console.print(f"  {_MARKS[part.value]}  {place}  {escape(part.text + detail)}")
+        console.print(" ", _MARKS[part.value], f" {place}  {part.text}{detail}")
     if told.actions:
         console.print(action_table(told.actions))
 
@@ -224,4 +229,4 @@ def _reversal_line(told: pb.EventReversal) -> str:
 def outcome_row(outcome: pb.RuleOutcome) -> tuple[str, str, str, str]:
     """A rule, its version, what came of it and why, for a table."""
     result = pb.RuleOutcome.Result.Name(outcome.result).removeprefix("RESULT_")
-    return outcome.rule_id, str(outcome.rule_version), result, escape(outcome.detail)
+    return outcome.rule_id, str(outcome.rule_version), result, outcome.detail

@@ -13,10 +13,11 @@ import yaml
 from go2asia.connect.v1 import rules_pb2 as pb
 from go2asia.connect.v1.rules_pb2_grpc import RuleServiceStub
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from rich.table import Table
 
 from cli.documents import Document, Mistake, read_catalogue
-from cli.session import fail, output, session
+from cli.session import dooms_all, fail, output, session
 from mesh.errors import Kind, MeshError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Write and list rules.", no_args_is_help=True)
 File = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, help="YAML with a top-level list `rules:`.")
+    Path,
+    typer.Argument(
+        metavar="FILE", exists=True, dir_okay=False, help="YAML with a top-level list `rules:`."
+    ),
 ]
 Rule = pb.Rule
 
@@ -37,7 +41,6 @@ class State(StrEnum):
     ARCHIVED = "archived"
 
 
-_PAGE = 500
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -59,8 +62,9 @@ class Change(NamedTuple):
 def apply(context: typer.Context, file: File) -> None:
     """Create the rules of FILE, or write new versions of those that differ.
 
-    Nothing is written if FILE has a mistake that shows without asking the service. A rule that the
-    service refuses is told with its line; the others are written.
+    Nothing is written if FILE has a mistake that shows without asking the
+    service. A rule that the service refuses is told with its line; the others
+    are written.
     """
     wanted = rules_of(file)
 
@@ -71,9 +75,9 @@ def apply(context: typer.Context, file: File) -> None:
             try:
                 done = await _apply(rules, change)
             except MeshError as error:
-                if error.transient or error.kind is Kind.PERMISSION_DENIED:
+                if dooms_all(error):
                     raise
-                mistakes.append(_mistake(change.wanted, error))
+                mistakes.append(change.wanted.refusal(error, "rule"))
             else:
                 output().print(f"{change.wanted.message.rule_id}: {done}")
         return mistakes
@@ -97,7 +101,7 @@ def diff(context: typer.Context, file: File) -> None:
         for line in difflib.unified_diff(
             now, then, f"{rule_id} (now)", f"{rule_id} ({file})", lineterm=""
         ):
-            console.print(line, style=_COLORS.get(line[0]), markup=False, soft_wrap=True)
+            console.print(line, style=_COLORS.get(line[0]), soft_wrap=True)
     if not any(change.needed for change in changes):
         console.print("Nothing would change.")
 
@@ -111,7 +115,7 @@ def list_rules(
 
     async def work(channel: grpc.aio.Channel) -> list[Rule]:
         rules, found = RuleServiceStub(channel), list[Rule]()
-        request = pb.ListRulesRequest(event_type=event_type, page_size=_PAGE)
+        request = pb.ListRulesRequest(event_type=event_type)
         while True:
             response = await rules.ListRules(request)
             found += response.rules
@@ -128,7 +132,7 @@ def list_rules(
             state,
             rule.event_type,
             str(rule.priority),
-            rule.condition.replace("[", r"\["),
+            rule.condition,
         )
     output().print(table)
 
@@ -137,7 +141,10 @@ def list_rules(
 def state(
     context: typer.Context,
     rule_id: Annotated[str, typer.Argument(help="Which rule.")],
-    wanted: Annotated[State, typer.Argument(metavar="STATE", help="What it is to be.")],
+    wanted: Annotated[
+        State,
+        typer.Argument(metavar="STATE", help="What it is to be."),
+    ],
 ) -> None:
     """Enable, pause or archive a rule."""
 
@@ -145,11 +152,11 @@ def state(
         rules = RuleServiceStub(channel)
         current = (await rules.GetRule(pb.GetRuleRequest(rule_id=rule_id))).rule
         request = pb.SetRuleStateRequest(
-            request_id=f"cli-state-{wanted}-{current.etag}",
             rule_id=rule_id,
             etag=current.etag,
             state=Rule.State.Value(f"STATE_{wanted.upper()}"),
         )
+        request.request_id = _request_id("state", request)
         return (await rules.SetRuleState(request)).rule
 
     done = session(context).run(work)
@@ -169,6 +176,8 @@ def rules_of(file: Path) -> list[Document[Rule]]:
     if mistakes:
         mistakes.sort(key=lambda mistake: mistake.line)
         fail(mistakes)
+    if not documents:
+        fail([f"{file}: the list `rules:` is empty; write a rule into it."])
     return documents
 
 
@@ -201,14 +210,10 @@ async def _apply(rules: "RuleServiceAsyncStub", change: Change) -> str:
     return f"updated, version {(await rules.UpdateRule(update)).rule.version}"
 
 
-def _request_id(verb: str, rule: Rule) -> str:
+def _request_id(verb: str, content: Message) -> str:
     """The same for the same content on the same version, so that a repetition changes nothing."""
-    digest = hashlib.sha256(rule.SerializeToString(deterministic=True)).hexdigest()
+    digest = hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()
     return f"cli-{verb}-{digest[:40]}"
-
-
-def _mistake(document: Document[Rule], error: MeshError) -> Mistake:
-    return document.mistake((error.field or "").removeprefix("rule").lstrip("."), error.message)
 
 
 def _authored(wanted: Rule, current: Rule | None) -> dict[str, object]:

@@ -29,7 +29,7 @@ def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the first of each distinct well-formed event, and how many lines are malformed."""
     first: dict[tuple[str, str], dict[str, Any]] = {}
     malformed = 0
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8-sig").split("\n"):
         if not line.strip():
             continue
         try:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import sys
 from pathlib import Path
 
 from go2asia.connect.v1 import events_pb2, rules_pb2
@@ -87,4 +88,9 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except MeshError as error:
+        sys.exit(
+            f"{error.reason}: {error.message}\nCheck that `make up` serves at these addresses."
+        )

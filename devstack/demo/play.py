@@ -1,7 +1,6 @@
 """Sends a file's events, half by RPC and half over the event bus, and waits for the answers."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -75,17 +74,14 @@ async def _submit(lines: list[Line], events: "EventServiceAsyncStub", played: Pl
             pb.BatchSubmitEventsRequest(events=[line.message for line in lines])
         )
         again = []
-        for line, result in zip(lines, response.results, strict=True):
+        for index, (line, result) in enumerate(zip(lines, response.results, strict=True)):
             if not result.HasField("error"):
                 continue
             error = from_item_error(result.error)
             if error.transient:
                 again.append(line)
             else:
-                # Places within our batch mean nothing to whoever wrote the file.
-                words = re.sub(r"\bevents\[\d+\]\.", "", error.message)
-                field = re.sub(r"^events\[\d+\]\.", "", error.field or "")
-                played.rejected.append(Mistake(line.file, line.line, field, words))
+                played.rejected.append(line.refusal(error, f"events[{index}]"))
         lines = again
         if lines:
             await asyncio.sleep(AGAIN_SECONDS)
@@ -149,7 +145,7 @@ async def await_answers(
                 event = json_format.Parse(letter.data, pb.Event(), ignore_unknown_fields=True)
                 for line in waiting.pop(key_of(event), []):
                     wrong = Mistake(
-                        line.file, line.line, headers.get("field", ""), headers.get("error", "")
+                        line.file, line.line, headers.get("field", ""), headers.get("message", "")
                     )
                     played.rejected.append(wrong)
                 await letter.ack()

@@ -85,7 +85,8 @@ class EventServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchSubmitEvents(self, request, context):
-        """Takes in up to 500 independent events; each is accepted or refused by itself.
+        """Takes in up to 500 independent events; each is accepted or refused by itself. Together they have
+        at most 4 MiB, as every message of the mesh: of events with full contexts send 200 at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class EventServiceStub:
     SubmitEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.SubmitEventRequest, _events_pb2.SubmitEventResponse]
     """Takes in one event: stores it, decides its rewards and queues them, all in one commit."""
     BatchSubmitEvents: _grpc.UnaryUnaryMultiCallable[_events_pb2.BatchSubmitEventsRequest, _events_pb2.BatchSubmitEventsResponse]
-    """Takes in up to 500 independent events; each is accepted or refused by itself."""
+    """Takes in up to 500 independent events; each is accepted or refused by itself. Together they have
+    at most 4 MiB, as every message of the mesh: of events with full contexts send 200 at a time.
+    """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_events_pb2.GetEventRequest, _events_pb2.GetEventResponse]
     """Reads the whole story of an event: what was decided and why, and what became of its actions. A
     domain service reads its own events only. EVENT_NOT_FOUND, SOURCE_NOT_OWNED.
@@ -79,7 +81,9 @@ class EventServiceAsyncStub(EventServiceStub):
     SubmitEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.SubmitEventRequest, _events_pb2.SubmitEventResponse]  # type: ignore[assignment]
     """Takes in one event: stores it, decides its rewards and queues them, all in one commit."""
     BatchSubmitEvents: _aio.UnaryUnaryMultiCallable[_events_pb2.BatchSubmitEventsRequest, _events_pb2.BatchSubmitEventsResponse]  # type: ignore[assignment]
-    """Takes in up to 500 independent events; each is accepted or refused by itself."""
+    """Takes in up to 500 independent events; each is accepted or refused by itself. Together they have
+    at most 4 MiB, as every message of the mesh: of events with full contexts send 200 at a time.
+    """
     GetEvent: _aio.UnaryUnaryMultiCallable[_events_pb2.GetEventRequest, _events_pb2.GetEventResponse]  # type: ignore[assignment]
     """Reads the whole story of an event: what was decided and why, and what became of its actions. A
     domain service reads its own events only. EVENT_NOT_FOUND, SOURCE_NOT_OWNED.
@@ -127,7 +131,9 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _events_pb2.BatchSubmitEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_events_pb2.BatchSubmitEventsResponse, _abc.Awaitable[_events_pb2.BatchSubmitEventsResponse]]:
-        """Takes in up to 500 independent events; each is accepted or refused by itself."""
+        """Takes in up to 500 independent events; each is accepted or refused by itself. Together they have
+        at most 4 MiB, as every message of the mesh: of events with full contexts send 200 at a time.
+        """
 
     @_abc_1.abstractmethod
     def GetEvent(
