@@ -197,12 +197,7 @@ class Minter:
     async def _report(self, view: View, paused: str) -> None:
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
-            await ProgressStore(connection, self._lease.wallet).report(
-                balance=view.balance,
-                seqno=view.head.seqno,
-                time=view.head.time,
-                paused_reason=paused,
-            )
+            await ProgressStore(connection, self._lease.wallet).pause(paused)
 
         await self._database.run(write)
         wallet = {"wallet": self._lease.wallet}

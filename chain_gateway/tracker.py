@@ -111,6 +111,7 @@ class Tracker:
                 await store.processed(_ids(verdicts[Verdict.PROCESSED]), head.time)
             if verdicts[Verdict.REVERTED]:
                 await store.reverted(_ids(verdicts[Verdict.REVERTED]))
+            await store.followed(balance=account.balance, seqno=head.seqno, time=head.time)
             await write_outcome(store, outcome, head, final)
             await _write_finality(store, finality, head)
             if messages:

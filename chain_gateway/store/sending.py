@@ -32,6 +32,10 @@ WHERE owner_address IS NOT NULL OR users.wallet_address IS NOT NULL
 ORDER BY operation_id FOR SHARE OF users SKIP LOCKED
 """
 
+_BALANCE = """
+SELECT balance, extract(epoch FROM masterchain_time)::bigint FROM wallets WHERE address = %s
+"""
+
 _ANY_DEARER = """
 SELECT EXISTS (
     SELECT FROM operations WHERE message_id IS NULL AND state IN (1, 3) AND kind = 2 AND amount > %s
@@ -126,6 +130,11 @@ class SendingStore:
 
     async def any_dearer(self, budget: int) -> bool:
         """Whether a transfer of more than `budget` nanoton waits."""
+    async def balance(self, wallet: str) -> tuple[int, int]:
+        """The wallet's balance at the head that its messages are as of, and the time of that."""
+        [[balance, time]] = await self._rows(_BALANCE, wallet)
+        return balance, time
+
         [[there]] = await self._rows(_ANY_DEARER, budget)
         return bool(there)
 
