@@ -21,7 +21,7 @@ from chain_gateway.store.sending import Packed, Waiting
 from chain_gateway.wallet import ActionList
 
 TRANSFER_FEE = items.SENDING_FEE
-# Gas is doubled at each refusal, up to this many times.
+# Gas is doubled at each refusal for want of it, up to this many times.
 _DOUBLINGS = 3
 
 
@@ -130,7 +130,8 @@ def _content(described: Content, mint_id: str) -> Cell:
 
 
 def _work(waiting: Waiting) -> int:
-    return items.WORK << min(waiting.refusals, _DOUBLINGS)
+    short = waiting.setback == FailureReason.OUT_OF_GAS
+    return items.WORK << min(waiting.refusals, _DOUBLINGS) if short else items.WORK
 
 
 def _comment(transfer: Transfer) -> Cell:

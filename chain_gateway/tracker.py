@@ -29,14 +29,15 @@ class View:
     """What there is to know at a head before sending: the wallet's balance, in nanoton, and the ids
     of messages that it has not run yet.
 
-    `index_taken` says that another minter was seen in our collections.
+    `minters_changed` says that another minter was seen in our collections, or that they turned this
+    wallet away.
     """
 
     head: Block
     balance: int
     to_send: list[int]
     final: Block | None
-    index_taken: bool
+    minters_changed: bool
 
 
 @dataclass(slots=True)
@@ -120,8 +121,10 @@ class Tracker:
         await self._database.run(write)
         self._tips = None if finality.gone else seen.tips
         self._followed_to = head.seqno
-        index_taken = FailureReason.INDEX_TAKEN in outcome.failed
-        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), final, index_taken)
+        minters_changed = FailureReason.INDEX_TAKEN in outcome.failed or any(
+            refusal.reason == FailureReason.REFUSED for refusal in seen.refusals
+        )
+        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), block, minters_changed)
 
     async def _look(
         self, head: Block, known: frozenset[bytes] | None, messages: list[Message]

@@ -201,7 +201,7 @@ class ProgressStore:
         await self._change(_REQUEUE, reason, list(operation_ids))
 
     async def refused(self, refusals: Sequence[Refusal]) -> None:
-        """The collection turned these down: to be sent again, later and with more gas."""
+        """The collection turned these down: to be sent again, later and later."""
         await self._change(
             _REFUSED,
             [refusal.collection for refusal in refusals],
