@@ -1,14 +1,19 @@
 """Accounts are what a lite-server proves, and so is that there is none."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytoniq_core.boc.address import Address
+from pytoniq_core.boc.cell import Cell
 from pytoniq_core.proof.check_proof import ProofError
 
 from chain_gateway.accounts import Account, read_account
-from tests.unit.devnet_chain import KEY, NOW, WALLET, open_chain
+from chain_gateway.errors import ChainUnavailable
+from chain_gateway.ton import Chain as Network
+from chain_gateway.transactions import Transaction
+from tests.unit.devnet_chain import KEY, NOW, WALLET, open_chain, settle, transfer
 from ton_devnet.answers import Answers
 from ton_devnet.cells import from_boc, merkle_proof, pruned, to_boc
 from ton_devnet.chain import Chain
@@ -79,3 +84,28 @@ def test_the_whole_account_is_there(chain: Chain) -> None:
     cut = state.with_refs([pruned(ref) for ref in state.refs])
     with pytest.raises(ProofError):
         read(said | {"state": to_boc(cut)}, WALLET)
+
+
+async def test_a_transaction_that_is_cut_short_is_none(chain: Chain) -> None:
+    """What it sent would seem not to have been sent, and its hash within a proof stays the same."""
+    chain.submit(transfer(1))
+    settle(chain)
+    account = read(answer(chain, WALLET), WALLET)
+    [row, *_] = chain.store.transactions_down_from(WALLET, account.last_lt, 1)
+    [whole] = from_boc(row.boc)
+    cut = whole.with_refs([pruned(whole.refs[0]), *whole.refs[1:]])
+    [found] = await history(to_boc(whole), account)
+    assert found.hash == account.last_hash
+    with pytest.raises(ChainUnavailable, match="another transaction"):
+        await history(to_boc(cut), account)
+
+
+async def history(boc: bytes, account: Account) -> list[Transaction]:
+    """What the Gateway takes from a lite-server that answers with this as the only transaction."""
+    told = SimpleNamespace(cell=Cell.one_from_boc(boc), prev_trans_lt=0, prev_trans_hash=b"")
+
+    class Telling(Network):
+        async def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
+            return [told], []
+
+    return await Telling({"liteservers": []}, 1).history("0:" + WALLET.hex(), account, 0)
