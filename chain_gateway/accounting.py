@@ -39,12 +39,16 @@ class Accountant:
             return
         try:
             wallet = await self._chain.account(self._lease.wallet, final)
+            if not wallet.last_lt:
+                return  # a wallet that sent has transactions
             since = min(each.created_at for each in due)
             history = await self._chain.history(self._lease.wallet, wallet, since)
         except ChainUnavailable as error:
             _log.warning("accounting.history_unread", messages=len(due), error=error.message)
             return
-        bills = [bill for each in due if (bill := self._bill(each, history, final)) is not None]
+        bills = [
+            bill for each in due if (bill := self._bill(each, history, wallet.time)) is not None
+        ]
 
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
@@ -56,11 +60,11 @@ class Accountant:
         if bills:
             await self._database.run(write)
 
-    def _bill(self, due: Due, history: list[Transaction], final: Block) -> Bill | None:
-        """None while the final block does not tell."""
+    def _bill(self, due: Due, history: list[Transaction], final_time: int) -> Bill | None:
+        """None while the final block, at which the wallet's shard has that time, does not tell."""
         ran = executions.execution(history, self._lease.wallet, due.query_id, due.created_at)
         if ran is None:
-            return Bill(due, []) if final.time >= due.created_at + self._timeout else None
+            return Bill(due, []) if final_time >= due.created_at + self._timeout else None
         if ran.sent is None:
             return None
         return Bill(due, executions.shares(ran, executions.carried(due.boc)))

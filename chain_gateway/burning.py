@@ -40,7 +40,7 @@ async def find_burn(chain: Chain, address: str, finality_blocks: int) -> Burn | 
     if not item.initialised or item.owner not in NOBODY:
         return None
     account = await chain.account(item.address, at)
-    for transaction in await chain.history(item.address, account, since=0):
+    async for transaction in chain.transactions(item.address, account):
         burner = None if transaction.incoming is None else _burner(transaction.incoming)
         if burner is not None and not transaction.aborted:
             return Burn(transaction.time, transaction.lt, transaction.hash, burner)

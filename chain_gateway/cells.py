@@ -71,8 +71,11 @@ def internal(
         .store_uint(0, _ZEROS)
     )
     if init is None:
-        return message.store_uint(0, 2).store_cell(body).end_cell()
-    message.store_uint(0b11, 2).store_ref(init.serialize())
+        message.store_bit_int(0)
+    else:
+        message.store_uint(0b11, 2).store_ref(init.serialize())
+    if len(body.bits) < message.available_bits and len(body.refs) <= message.available_refs:
+        return message.store_bit_int(0).store_cell(body).end_cell()
     return message.store_bit_int(1).store_ref(body).end_cell()
 
 

@@ -62,6 +62,15 @@ class ChainSettings(ServiceSettings):
         description="description of the collection of soulbound items; part of its address",
     )
 
+    reserve_ton: float = Field(
+        default=1.0, ge=0, description="balance that each wallet keeps: it stops sending before"
+    )
+
+    @property
+    def reserve(self) -> int:
+        """`reserve_ton` in nanoton."""
+        return int(self.reserve_ton * 10**9)
+
     @property
     def minter_keys(self) -> list[Path]:
         """The files of `minter_key_files`."""
@@ -120,18 +129,10 @@ class GatewaySettings(ChainSettings):
         ge=0,
         description="what a user may get in transfers a day (UTC), in nanoton",
     )
-    reserve_ton: float = Field(
-        default=1.0, ge=0, description="balance that each wallet keeps: it stops sending before"
-    )
     dry_run: bool = Field(
         default=False,
         description="take orders and pack what waits, but never send anything to the chain",
     )
-
-    @property
-    def reserve(self) -> int:
-        """`reserve_ton` in nanoton."""
-        return int(self.reserve_ton * 10**9)
 
     @property
     def domains(self) -> frozenset[str]:

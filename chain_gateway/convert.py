@@ -9,6 +9,7 @@ from go2asia.nft.v1 import callbacks_pb2, nft_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chain_gateway.burning import Burn
+from chain_gateway.errors import ProofInvalid
 from chain_gateway.items import Collections, runway
 from chain_gateway.operations import (
     Content,
@@ -128,12 +129,16 @@ def report(standing: Standing) -> callbacks_pb2.MintReport:
 
 
 def proof(request: wallets_pb2.LinkWalletRequest) -> Proof:
-    """What the wallet signed, and for which address."""
+    """What the wallet signed, and for which address; raises `ProofInvalid` for no time at all."""
     workchain, _, account = request.address.partition(":")
+    try:
+        sign_time = request.proof.sign_time.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ProofInvalid("time") from None
     return Proof(
         workchain=int(workchain),
         account=bytes.fromhex(account),
-        sign_time=request.proof.sign_time.ToDatetime(tzinfo=UTC),
+        sign_time=sign_time,
         domain=request.proof.domain,
         payload=request.proof.payload,
         signature=request.proof.signature,

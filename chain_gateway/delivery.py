@@ -1,5 +1,8 @@
 """What to do with a wallet message, given what the chain says about it. Pure.
 
+`final` is the time of the wallet's shard as of the last final block. A shard's block may be older
+than the masterchain block that commits to it, and only by its own time does the wallet refuse.
+
 | phase     | query in the wallet | chain time                      | verdict   |
 |-----------|---------------------|---------------------------------|-----------|
 | PENDING   | yes                 |                                 | PROCESSED |
@@ -55,7 +58,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the chain says: its time at the head and at the last final block, and the wallet's word.
+    """What the chain says: its time at the head, that of the wallet's shard as of the last final
+    block, and the wallet's word.
 
     `final_time` is None until a final block was followed.
     """

@@ -10,13 +10,14 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from chain_gateway import cells, setup
+from chain_gateway import cells
+from chain_gateway.accounts import Account
 from chain_gateway.composition import further_wallets, minting_wallet
 from chain_gateway.config import ChainSettings
 from chain_gateway.contracts.verify import differences
 from chain_gateway.errors import ChainUnavailable
-from chain_gateway.items import MINT_COST, NANOTON, Collections, read_minters, read_next_index
-from chain_gateway.ton import Account, Block, Chain
+from chain_gateway.items import NANOTON, Collections, read_minters, read_next_index, runway
+from chain_gateway.ton import Block, Chain
 from chain_gateway.wallet import HighloadWallet
 from mesh.clock import utc_now
 from mesh.config import ConfigurationError
@@ -73,7 +74,7 @@ async def examine() -> AsyncIterator[Finding]:
             for each in wallets:
                 account = await chain.account(each.address, head)
                 yield deployment(each, account)
-                yield balance(each, account.balance)
+                yield balance(each, account.balance, settings.reserve)
             async for finding in _collections(chain, wallets, collections, head):
                 yield finding
         except ChainUnavailable as error:
@@ -154,12 +155,13 @@ def deployment(wallet: HighloadWallet, account: Account) -> Finding:
     return Finding("wallet", Verdict.OK, f"{wallet.address} is deployed")
 
 
-def balance(wallet: HighloadWallet, nanoton: int) -> Finding:
-    """What the wallet can still pay for."""
-    mints = nanoton // MINT_COST
-    said = f"{nanoton / NANOTON:.3f} TON pay for about {mints} mints"
+def balance(wallet: HighloadWallet, nanoton: int, reserve: int) -> Finding:
+    """What the wallet can still pay for, as the service reckons: without the reserve."""
+    mints = runway(nanoton, reserve)
+    kept = f"{reserve / NANOTON:g} of which stay, " if reserve else ""
+    said = f"{nanoton / NANOTON:.3f} TON, {kept}pay for about {mints} mints"
     remedy = f"Send TON to {cells.friendly(wallet.address)}."
-    if nanoton < setup.NEEDED:
+    if not mints:
         return Finding("balance", Verdict.PROBLEM, said, remedy)
     if mints < _FEW_MINTS:
         return Finding("balance", Verdict.WARNING, said, remedy)

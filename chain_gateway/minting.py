@@ -144,8 +144,8 @@ class Minter:
             head = await self._chain.wait(known, _POLL_SECONDS)
             if head != known:
                 self._view = await self._tracker.follow(head)
-                if self._view.index_taken:
-                    self._collections_seen = False  # the counters start anew above the chain's
+                if self._view.minters_changed:
+                    self._collections_seen = False  # we may mint no more, or above the chain's
                 self._woken.set()
                 self._on_change()
 
@@ -201,12 +201,7 @@ class Minter:
     async def _report(self, view: View, paused: str) -> None:
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
-            await ProgressStore(connection, self._lease.wallet).report(
-                balance=view.balance,
-                seqno=view.head.seqno,
-                time=view.head.time,
-                paused_reason=paused,
-            )
+            await ProgressStore(connection, self._lease.wallet).pause(paused)
 
         await self._database.run(write)
         wallet = {"wallet": self._lease.wallet}

@@ -17,7 +17,7 @@ class State(IntEnum):
     """Life of an operation; the numbers are those of `OperationState` in the contract.
 
     QUEUED ⇄ AWAITING_WALLET, QUEUED → SUBMITTED → ACCEPTED → MINTED → FINALIZED. A rollback of the
-    chain moves ACCEPTED or MINTED back to SUBMITTED. FAILED may follow SUBMITTED or ACCEPTED.
+    chain moves ACCEPTED or MINTED back to SUBMITTED. FAILED may follow what comes before MINTED.
     """
 
     QUEUED = 1
@@ -78,6 +78,8 @@ class FailureReason:
       whether the mint is there; look before ordering anew.
     - ITEM_DESTROYED: the owner destroyed the soulbound item that was to be changed.
     - ITEM_NOT_MINTED: the mint whose item was to be changed ended without an item.
+    - UNSENDABLE: no message can be made of it, so nothing was sent: a defect of the Gateway, whose
+      log says more.
     """
 
     EXPIRED = "EXPIRED"
@@ -90,6 +92,7 @@ class FailureReason:
     CODE_MISMATCH = "CODE_MISMATCH"
     ITEM_DESTROYED = "ITEM_DESTROYED"
     ITEM_NOT_MINTED = "ITEM_NOT_MINTED"
+    UNSENDABLE = "UNSENDABLE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,35 @@ from pytoniq_core.boc.cell import Cell
 from chain_gateway import content, items
 from chain_gateway.cells import EMPTY, build, internal
 from chain_gateway.items import Collections
-from chain_gateway.operations import Content, Mint, Placement, Revocation, Transfer, Update
+from chain_gateway.operations import (
+    Content,
+    FailureReason,
+    Mint,
+    Placement,
+    Revocation,
+    Transfer,
+    Update,
+)
 from chain_gateway.store.sending import Packed, Waiting
 from chain_gateway.wallet import ActionList
 
 TRANSFER_FEE = items.SENDING_FEE
-# Gas is doubled at each refusal, up to this many times.
+# Gas is doubled at each refusal for want of it, up to this many times.
 _DOUBLINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """What goes into a message, in its order, and what it takes from the balance, in nanoton."""
+    """What goes into a message, in its order, and what it takes from the balance, in nanoton.
+
+    `unsendable` are operations that nobody can make a message of, and why.
+    """
 
     actions: ActionList
     operations: Sequence[Packed]
     next_indices: Mapping[str, int]
     value: int
+    unsendable: Mapping[str, Exception]
 
 
 def cost(waiting: Waiting) -> int:
@@ -57,6 +69,7 @@ def pack(
     """As many as fit into one message; items that were placed before stay where they are."""
     actions = ActionList()
     packed: list[Packed] = []
+    unsendable: dict[str, Exception] = {}
     value = 0
     indices = dict(next_indices)
     for each in waiting:
@@ -65,13 +78,18 @@ def pack(
             collection = collections[each.task.standard]
             index = indices[collection.address]
             place = Placement(collection.address, index, collection.item_address(index))
-        if not actions.add(_message(each, place, query_id)):
+        try:
+            message = _message(each, place, query_id)
+        except Exception as error:  # whatever it is, the others must not wait behind it
+            unsendable[each.operation_id] = error
+            continue
+        if not actions.add(message):
             break
         if place is not None and place.collection in indices:
             indices[place.collection] = max(indices[place.collection], place.index + 1)
         packed.append(Packed(each.operation_id, place, each.owner))
         value += cost(each)
-    return Packing(actions, packed, indices, value)
+    return Packing(actions, packed, indices, value, unsendable)
 
 
 def _message(waiting: Waiting, place: Placement | None, query_id: int) -> Cell:
@@ -112,7 +130,8 @@ def _content(described: Content, mint_id: str) -> Cell:
 
 
 def _work(waiting: Waiting) -> int:
-    return items.WORK << min(waiting.refusals, _DOUBLINGS)
+    short = waiting.setback == FailureReason.OUT_OF_GAS
+    return items.WORK << min(waiting.refusals, _DOUBLINGS) if short else items.WORK
 
 
 def _comment(transfer: Transfer) -> Cell:

@@ -7,13 +7,17 @@ from pytoniq_core.boc.address import Address
 from pytoniq_core.boc.cell import Cell
 
 from chain_gateway import cells, content, items
-from chain_gateway.errors import InvalidAddress, ItemNotFound
+from chain_gateway.accounts import Account
+from chain_gateway.errors import ChainUnavailable, InvalidAddress, ItemNotFound
 from chain_gateway.items import ITEM_CODE_HASHES, Collection
 from chain_gateway.operations import Standard
-from chain_gateway.ton import Account, Block, Chain, GetMethodFailed
+from chain_gateway.ton import Block, Chain, GetMethodFailed
 
 # Contracts of people live there; the masterchain is for validators.
 _WORKCHAIN = 0
+# What answers have room for: 64 bits, and the years before 10000.
+_INDICES = 2**64
+_END_OF_TIME = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class Item:
     """An item as of a masterchain block; before it is initialised only where it is.
 
     `owner` is empty when nobody owns it. `revoked_at` is chain time in seconds, 0 if it was not.
+    Somebody else's item may say more than fits: an index of more than 64 bits is 0, and so is a
+    time after the year 9999.
     """
 
     address: str
@@ -53,7 +59,9 @@ async def read_item(chain: Chain, address: str, at: Block) -> Item:
         return _own(raw, account, at)
     try:
         return await _foreign(chain, raw, at)
-    except (GetMethodFailed, content.ContentUnreadable, AttributeError, ValueError) as error:
+    except ChainUnavailable:
+        raise
+    except Exception as error:  # its methods leave whatever they like
         raise ItemNotFound(raw) from error
 
 
@@ -140,12 +148,12 @@ async def _foreign(chain: Chain, address: str, at: Block) -> Item:
         address,
         at.seqno,
         True,
-        index,
+        index if 0 <= index < _INDICES else 0,
         parent,
         address_or_none(owner.load_address()),
         content.decode(whole),
         standard,
-        revoked_at,
+        revoked_at if 0 <= revoked_at < _END_OF_TIME else 0,
     )
 
 

@@ -4,13 +4,16 @@ A message commits, with everything that it freezes, before the first byte of it 
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from chain_gateway import packing, query_id
 from chain_gateway.delivery import promised
 from chain_gateway.items import Collections, runway
+from chain_gateway.operations import FailureReason
 from chain_gateway.store.lease import Lease
+from chain_gateway.store.progress import ProgressStore
 from chain_gateway.store.sending import Outgoing, SendingStore
 from chain_gateway.ton import Block, Chain, MessageRefused
 from chain_gateway.tracker import View
@@ -110,11 +113,13 @@ class Sender:
         messages = await store.open_messages(self._wallet.address)
         if len(messages) >= self._limits.messages_in_flight:
             return None
-        budget = view.balance - promised(messages, head.time) - self._limits.reserve
+        # Not the view's balance: a later head may have closed messages that were paid from it.
+        balance, time = await store.balance(self._wallet.address)
+        budget = balance - promised(messages, time) - self._limits.reserve
         waiting = await store.waiting(self._limits.batch_mints, budget - packing.TRANSFER_FEE)
         affordable = packing.affordable(waiting, budget)
         if not affordable:
-            return await self._short_of_money(store, view)
+            return await self._short_of_money(store, balance)
         if not await self._query_id_is_free(store, sequence, head):
             return Pause.QUERY_IDS_EXHAUSTED
         indices = await store.lock_next_indices(
@@ -128,6 +133,15 @@ class Sender:
         if self._limits.dry_run:
             self._say_dry_run(packed)
             return Pause.DRY_RUN
+        if packed.unsendable:
+            await self._set_aside(connection, packed.unsendable)
+        if not packed.operations:
+            return None
+        return await self._persist(store, packed, sequence, query, head)
+
+    async def _persist(
+        self, store: SendingStore, packed: packing.Packing, sequence: int, query: int, head: Block
+    ) -> _Prepared:
         # The wallet refuses messages from the future, and its clock is the chain's.
         boc = await asyncio.to_thread(
             self._wallet.external, packed.actions, query=query, created_at=head.time
@@ -144,17 +158,29 @@ class Sender:
         message_id = await store.store_message(outgoing, packed.next_indices)
         return _Prepared(message_id, outgoing.boc)
 
-    async def _short_of_money(self, store: SendingStore, view: View) -> str | None:
+    async def _set_aside(self, connection: Connection, unsendable: Mapping[str, Exception]) -> None:
+        for operation_id, error in unsendable.items():
+            _log.error("sending.unsendable", operation_id=operation_id, error=repr(error))
+        await ProgressStore(connection, self._wallet.address).fail(
+            list(unsendable), FailureReason.UNSENDABLE, retryable=False
+        )
+
+    async def _short_of_money(self, store: SendingStore, balance: int) -> str | None:
         """LOW_BALANCE if something waits that the wallet could not pay even if it were left alone.
 
         What is on its way has its share of the balance for a few seconds only.
         """
-        alone = view.balance - self._limits.reserve - packing.TRANSFER_FEE
+        alone = balance - self._limits.reserve - packing.TRANSFER_FEE
         return Pause.LOW_BALANCE if await store.any_dearer(alone) else None
 
     def _say_dry_run(self, packed: packing.Packing) -> None:
         if packed.value != self._rehearsed:
-            _log.info("sending.dry_run", operations=len(packed.operations), nanoton=packed.value)
+            _log.info(
+                "sending.dry_run",
+                operations=len(packed.operations),
+                nanoton=packed.value,
+                unsendable=list(packed.unsendable),
+            )
         self._rehearsed = packed.value
 
     async def _query_id_is_free(self, store: SendingStore, sequence: int, head: Block) -> bool:

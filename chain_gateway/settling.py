@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from chain_gateway import effects, executions
+from chain_gateway.accounts import Account
 from chain_gateway.delivery import Message, Timing
 from chain_gateway.effects import Awaited, Effect
 from chain_gateway.errors import ChainUnavailable
 from chain_gateway.operations import FailureReason, Kind
 from chain_gateway.store.progress import ProgressStore
-from chain_gateway.ton import Account, Block, Chain
+from chain_gateway.ton import Block, Chain
 from mesh.db import Database
 from mesh.telemetry import logger, meter
 
@@ -52,6 +53,13 @@ class _Word(NamedTuple):
     reason: str
 
 
+class Final(NamedTuple):
+    """The newest block beyond rollback, and the wallet's account as of it."""
+
+    block: Block
+    wallet: Account
+
+
 class Settler:
     """Reads what became of one wallet's operations."""
 
@@ -66,7 +74,7 @@ class Settler:
         messages: Sequence[Message],
         ended: Collection[int],
         wallet: Account,
-        final: Block | None,
+        final: Final | None,
     ) -> Outcome:
         """Judges what the `ended` ones among the open messages carry, and transfers at any time.
 
@@ -77,12 +85,12 @@ class Settler:
         transfers = [each for each in awaited if each.kind is Kind.TRANSFER]
         to_read = {each.message_id for each in transfers} | set(ended)
         words = await self._words([m for m in messages if m.message_id in to_read], wallet, final)
-        final_lt = await self._final_lt(words, final)
+        final_lt = 0 if final is None else final.wallet.last_lt
         for transfer in transfers:
             _judge_transfer(transfer, words.get(transfer.operation_id), final_lt, outcome)
         if ended and final is not None:
             on_items = [each for each in awaited if each.message_id in ended and each.address]
-            for each, effect in await self._effects(on_items, final):
+            for each, effect in await self._effects(on_items, final.block):
                 _judge_item(each, effect, words.get(each.operation_id), outcome)
             _log.warning(
                 "settling.settled",
@@ -117,10 +125,13 @@ class Settler:
         return found
 
     async def _words(
-        self, messages: Sequence[Message], wallet: Account, final: Block | None
+        self, messages: Sequence[Message], wallet: Account, final: Final | None
     ) -> dict[str, _Word]:
-        """What the wallet says, by operation; those it says nothing of yet are missing."""
-        if not messages:
+        """What the wallet says, by operation; those it says nothing of yet are missing.
+
+        A wallet that sends has transactions: one that has none says nothing of anything.
+        """
+        if not messages or not wallet.last_lt:
             return {}
         since = min(message.created_at for message in messages)
         try:
@@ -138,19 +149,13 @@ class Settler:
             ran = executions.execution(history, self._wallet, message.query_id, message.created_at)
             if ran is None:
                 expiry = message.created_at + self._timing.timeout
-                if final is not None and final.time >= expiry:
+                if final is not None and final.wallet.time >= expiry:
                     words |= dict.fromkeys(operation_ids, _Word(0, FailureReason.EXPIRED))
             elif ran.sent is not None:
                 reasons = executions.missing(ran, executions.carried(boc))
                 told = [_Word(ran.lt, reason) for reason in reasons]
                 words |= zip(operation_ids, told, strict=True)
         return words
-
-    async def _final_lt(self, words: dict[str, _Word], final: Block | None) -> int:
-        """Up to where the wallet's transactions are beyond rollback; 0 where nobody needs it."""
-        if final is None or not any(word.reason for word in words.values()):
-            return 0
-        return (await self._chain.account(self._wallet, final)).last_lt
 
 
 def _judge_transfer(transfer: Awaited, word: _Word | None, final_lt: int, outcome: Outcome) -> None:

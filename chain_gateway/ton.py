@@ -16,10 +16,13 @@ from typing import Any, Self, TypeVar
 from pytoniq.liteclient.balancer import LiteBalancer
 from pytoniq.liteclient.client import LiteClient, LiteServerError, RunGetMethodError
 from pytoniq.liteclient.sync import sync
+from pytoniq_core.boc.address import Address
 from pytoniq_core.boc.cell import Cell
+from pytoniq_core.proof.check_proof import check_shard_proof
 from pytoniq_core.tl.block import BlockIdExt
 
 from chain_gateway import blocks
+from chain_gateway.accounts import Account, read_account
 from chain_gateway.cells import parse
 from chain_gateway.errors import ChainUnavailable
 from chain_gateway.transactions import Transaction, read_transaction
@@ -80,20 +83,6 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """An account as of a block; `data` and `code_hash` are None unless a contract is active there.
-
-    `last_lt` and `last_hash` name its newest transaction; 0 and empty if it had none.
-    """
-
-    balance: int
-    data: Cell | None
-    code_hash: bytes | None = None
-    last_lt: int = 0
-    last_hash: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
 class Scan:
     """Roots of basechain blocks, and the root hashes of the newest among them."""
 
@@ -102,13 +91,26 @@ class Scan:
 
 
 class _Peer(LiteClient):  # type: ignore[misc]
-    """A lite-server that can be connected to at trust level 0 though nothing is new.
+    """A lite-server that can be connected to at trust level 0 though nothing is new, and that has
+    to prove also what is not there.
 
     pytoniq learns the key block that it checks signatures by from proofs of newer blocks alone.
     When the block that another peer has just stored is still the head, there are none.
     """
 
     last_key_block: BlockIdExt | None
+
+    async def proven_account(self, address: Address, block: BlockIdExt) -> Account:
+        """The account as of a masterchain block, or that there is none."""
+        asked = {"id": block.to_dict(), "account": address.to_tl_account_id()}
+        answer = await self.liteserver_request("getAccountState", asked)
+        if self.trust_level < 2:
+            check_shard_proof(
+                answer["shard_proof"], block, BlockIdExt.from_dict(answer["shardblk"])
+            )
+        if not self.trust_level and block != self.last_mc_block:
+            await self.get_mc_block_proof(known_block=self.last_key_block, target_block=block)
+        return read_account(answer, address)
 
     async def get_trusted_last_mc_block(self) -> BlockIdExt:
         if not self.trust_level and self.last_key_block is None:
@@ -181,27 +183,24 @@ class Chain:
 
     async def account(self, address: str, at: Block) -> Account:
         """The account as of a block."""
-        state, described = await self._ask("raw_get_account_state", parse(address), block=at.id)
-        if state is None:
-            return Account(0, None)
-        storage = state.storage
-        active = storage.state.type_ == "account_active"
-        init = storage.state.state_init if active else None
-        return Account(
-            storage.balance.grams,
-            None if init is None else init.data,
-            None if init is None else bytes(init.code.hash),
-            described.last_trans_lt,
-            bytes(described.last_trans_hash),
-        )
+        account: Account = await self._ask("proven_account", parse(address), at.id)
+        return account
 
     async def history(self, address: str, account: Account, since: int) -> list[Transaction]:
-        """The account's transactions since that chain time, newest first.
+        """The account's `transactions` since that chain time, newest first."""
+        found: list[Transaction] = []
+        async for transaction in self.transactions(address, account):
+            if transaction.time < since:
+                break
+            found.append(transaction)
+        return found
+
+    async def transactions(self, address: str, account: Account) -> AsyncIterator[Transaction]:
+        """The account's transactions, newest first, asked for as they are taken.
 
         Each names the one before it by its hash, so that none can be left out. Raises
         `ChainUnavailable` also when no lite-server keeps them any more.
         """
-        found: list[Transaction] = []
         lt, digest = account.last_lt, account.last_hash
         while lt:
             page, _ = await self._ask(
@@ -210,16 +209,19 @@ class Chain:
             if not page:
                 raise ChainUnavailable("A lite-server keeps too little of an account's history.")
             for transaction in page:
-                if transaction.now < since:
-                    return found
-                found.append(read_transaction(transaction.cell))
-            lt, digest = page[-1].prev_trans_lt, page[-1].prev_trans_hash
-        return found
+                # The whole of it: a part that is left out would keep the hash that pytoniq checks.
+                if transaction.cell.hash != digest:
+                    raise ChainUnavailable("A lite-server sent another transaction than asked for.")
+                yield read_transaction(transaction.cell)
+                lt, digest = transaction.prev_trans_lt, transaction.prev_trans_hash
 
     async def accounts(self, addresses: Sequence[str], at: Block) -> dict[str, Account]:
-        """Many accounts as of a block, read side by side."""
-        async with asyncio.TaskGroup() as group:
-            reads = [group.create_task(self._read(address, at)) for address in addresses]
+        """Many accounts as of a block, read side by side; raises `ChainUnavailable`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                reads = [group.create_task(self._read(address, at)) for address in addresses]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return dict(zip(addresses, (read.result() for read in reads), strict=True))
 
     async def run_get_method(

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chain_gateway import blocks, delivery
+from chain_gateway.accounts import Account
 from chain_gateway.delivery import Facts, Message, Timing, Verdict
 from chain_gateway.effects import Refusal, Sighting
 from chain_gateway.operations import FailureReason
-from chain_gateway.settling import Settler, write_outcome
+from chain_gateway.settling import Final, Settler, write_outcome
 from chain_gateway.store.lease import Lease
 from chain_gateway.store.progress import ProgressStore
 from chain_gateway.store.sending import SendingStore
-from chain_gateway.ton import Account, Block, Chain, Scan
+from chain_gateway.ton import Block, Chain, Scan
 from chain_gateway.wallet import WalletState
 from mesh.db import Connection, Database
 from mesh.telemetry import logger
@@ -29,14 +30,15 @@ class View:
     """What there is to know at a head before sending: the wallet's balance, in nanoton, and the ids
     of messages that it has not run yet.
 
-    `index_taken` says that another minter was seen in our collections.
+    `minters_changed` says that another minter was seen in our collections, or that they turned this
+    wallet away.
     """
 
     head: Block
     balance: int
     to_send: list[int]
     final: Block | None
-    index_taken: bool
+    minters_changed: bool
 
 
 @dataclass(slots=True)
@@ -97,21 +99,25 @@ class Tracker:
             messages = await SendingStore(connection).open_messages(self._lease.wallet)
         account = await self._chain.account(self._lease.wallet, head)
         seen = await self._look(head, known, messages)
-        final = await self._final(head)
+        block = await self._final(head)
+        final = None
+        if messages and block is not None:
+            final = Final(block, await self._chain.account(self._lease.wallet, block))
         verdicts = _judge(messages, account, head, final, self._timing)
         ended = _ids(verdicts[Verdict.SETTLE])
         outcome = await self._settler.settle(messages, ended, account, final)
-        finality = await self._finality(final)
+        finality = await self._finality(block)
 
         async def write(connection: Connection) -> None:
             await self._lease.hold(connection)
             store = ProgressStore(connection, self._lease.wallet)
+            await store.followed(balance=account.balance, seqno=head.seqno, time=head.time)
             await _write_seen(store, seen, head)
             if verdicts[Verdict.PROCESSED]:
                 await store.processed(_ids(verdicts[Verdict.PROCESSED]), head.time)
             if verdicts[Verdict.REVERTED]:
                 await store.reverted(_ids(verdicts[Verdict.REVERTED]))
-            await write_outcome(store, outcome, head, final)
+            await write_outcome(store, outcome, head, block)
             await _write_finality(store, finality, head)
             if messages:
                 await store.close(ended)
@@ -119,8 +125,10 @@ class Tracker:
         await self._database.run(write)
         self._tips = None if finality.gone else seen.tips
         self._followed_to = head.seqno
-        index_taken = FailureReason.INDEX_TAKEN in outcome.failed
-        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), final, index_taken)
+        minters_changed = FailureReason.INDEX_TAKEN in outcome.failed or any(
+            refusal.reason == FailureReason.REFUSED for refusal in seen.refusals
+        )
+        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), block, minters_changed)
 
     async def _look(
         self, head: Block, known: frozenset[bytes] | None, messages: list[Message]
@@ -167,7 +175,7 @@ def _judge(
     messages: list[Message],
     account: Account,
     head: Block,
-    final: Block | None,
+    final: Final | None,
     timing: Timing,
 ) -> Mapping[Verdict, list[Message]]:
     wallet = None if account.data is None else WalletState(account.data)
@@ -175,7 +183,7 @@ def _judge(
     for message in messages:
         facts = Facts(
             head_time=head.time,
-            final_time=None if final is None else final.time,
+            final_time=None if final is None else final.wallet.time,
             processed=wallet is not None and wallet.processed(message.query_id, head.time),
         )
         verdicts[delivery.judge(message, facts, timing)].append(message)

@@ -13,9 +13,9 @@ from chain_gateway.operations import Kind
 from chain_gateway.store import changes, reports
 from mesh.db import Connection, driver
 
-_REPORT = text("""
+_FOLLOWED = text("""
 UPDATE wallets SET balance = :balance, masterchain_seqno = :seqno,
-    masterchain_time = to_timestamp(:time), paused_reason = :paused_reason
+    masterchain_time = to_timestamp(:time)
 WHERE address = :address
 """)
 
@@ -107,7 +107,7 @@ RETURNING o.operation_id, o.version, o.kind
 _FAIL = f"""
 UPDATE operations SET state = 7, version = version + 1, update_time = now(),
     failure_reason = %s, retryable = %s
-WHERE operation_id = ANY (%s::uuid[]) AND state IN (3, 4) {_CHANGED}
+WHERE operation_id = ANY (%s::uuid[]) AND state IN (1, 3, 4) {_CHANGED}
 """
 
 _CLOSE = """
@@ -139,13 +139,13 @@ class ProgressStore:
         self._connection = connection
         self._wallet = wallet
 
-    async def report(self, *, balance: int, seqno: int, time: int, paused_reason: str) -> None:
-        """Writes down how the Gateway fares."""
+    async def followed(self, *, balance: int, seqno: int, time: int) -> None:
+        """Writes down the head that all else is as of, and the wallet's balance there."""
         values = {"address": self._wallet, "balance": balance, "seqno": seqno, "time": time}
-        await self._connection.execute(_REPORT, {**values, "paused_reason": paused_reason})
+        await self._connection.execute(_FOLLOWED, values)
 
     async def pause(self, paused_reason: str) -> None:
-        """Writes down that sending is paused while the chain cannot be seen."""
+        """Writes down why sending is paused; empty if it is not."""
         values = {"address": self._wallet, "paused_reason": paused_reason}
         await self._connection.execute(_PAUSE, values)
 
@@ -201,7 +201,7 @@ class ProgressStore:
         await self._change(_REQUEUE, reason, list(operation_ids))
 
     async def refused(self, refusals: Sequence[Refusal]) -> None:
-        """The collection turned these down: to be sent again, later and with more gas."""
+        """The collection turned these down: to be sent again, later and later."""
         await self._change(
             _REFUSED,
             [refusal.collection for refusal in refusals],

@@ -32,6 +32,10 @@ WHERE owner_address IS NOT NULL OR users.wallet_address IS NOT NULL
 ORDER BY operation_id FOR SHARE OF users SKIP LOCKED
 """
 
+_BALANCE = """
+SELECT balance, extract(epoch FROM masterchain_time)::bigint FROM wallets WHERE address = %s
+"""
+
 _ANY_DEARER = """
 SELECT EXISTS (
     SELECT FROM operations WHERE message_id IS NULL AND state IN (1, 3) AND kind = 2 AND amount > %s
@@ -75,7 +79,8 @@ WHERE phase < 3 AND wallet_address = %s ORDER BY message_id
 class Waiting:
     """An operation to send; a mint has no placement before its first message.
 
-    `owner` is whom the item is minted to or TON is sent to.
+    `owner` is whom the item is minted to or TON is sent to. `setback` is why its last message came
+    to nothing (`FailureReason`), if it had one.
     """
 
     operation_id: str
@@ -85,6 +90,7 @@ class Waiting:
     owner: str
     version: int
     refusals: int
+    setback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,11 @@ class SendingStore:
         async with driver(self._connection).cursor(binary=True, row_factory=dict_row) as cursor:
             await cursor.execute(_WAITING, [budget, limit])
             return [_waiting(row) for row in await cursor.fetchall()]
+
+    async def balance(self, wallet: str) -> tuple[int, int]:
+        """The wallet's balance at the head that its messages are as of, and the time of that."""
+        [[balance, time]] = await self._rows(_BALANCE, wallet)
+        return balance, time
 
     async def any_dearer(self, budget: int) -> bool:
         """Whether a transfer of more than `budget` nanoton waits."""
@@ -196,4 +207,5 @@ def _waiting(row: Mapping[str, Any]) -> Waiting:
         row["recipient"],
         row["item_version"] or 0,
         row["refusals"],
+        row["failure_reason"],
     )

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from chain_gateway.doctor import Verdict, clock
+from chain_gateway.doctor import Verdict, balance, clock
+from chain_gateway.items import NANOTON
+from chain_gateway.wallet import HighloadWallet, MintingKey
 from devstack.ports import free_port
 from devstack.postgres import Cluster
 from tests.integration.gateway_stage import Stage, playing
@@ -88,3 +90,19 @@ def test_a_configuration_that_says_nothing_ends_the_examination(stage: Stage) ->
 def test_a_clock_that_is_off_is_a_problem(age: int, verdict: Verdict) -> None:
     head = 1_900_000_000
     assert clock(head, datetime.fromtimestamp(head + age, UTC)).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("ton", "reserve", "verdict"),
+    [
+        (1.07, 1, Verdict.PROBLEM),  # with which the service would pause
+        (1.08, 1, Verdict.WARNING),
+        (1.07, 0, Verdict.WARNING),
+        (90, 1, Verdict.OK),
+    ],
+)
+def test_a_wallet_that_pays_for_no_mint_is_a_problem(
+    ton: float, reserve: int, verdict: Verdict
+) -> None:
+    wallet = HighloadWallet(MintingKey(bytes(32)), 3600)
+    assert balance(wallet, round(ton * NANOTON), reserve * NANOTON).verdict is verdict

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 from pytoniq_core.boc.cell import Cell
 
 from chain_gateway import items, query_id
+from chain_gateway.accounts import Account
 from chain_gateway.cells import EMPTY, build, internal
 from chain_gateway.composition import Gateway
 from chain_gateway.config import GatewaySettings
@@ -26,6 +28,7 @@ from chain_gateway.operations import (
 )
 from chain_gateway.setup import set_up
 from chain_gateway.store.links import LinkStore
+from chain_gateway.ton import Block, Chain
 from chain_gateway.wallet import ActionList, WalletState
 from devstack.certificates import Authority
 from devstack.postgres import Cluster
@@ -43,6 +46,7 @@ from tests.integration.gateway_inside import (
 from tests.integration.gateway_stage import Stage, UserWallet, recording
 
 TIMEOUT, GRACE = 10, 4
+LONGEST_COMMENT = "once and only: " * 8
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +133,7 @@ async def test_a_query_id_kept_by_a_wallet_that_could_send_nothing(
 ) -> None:
     user_id, wallet = await linked_user(gateway)
     deafness.deaf = True
-    paid = await taken(gateway, Transfer(NANOTON, "once"), user_id)
+    paid = await taken(gateway, Transfer(NANOTON, LONGEST_COMMENT), user_id)
     operation_id = paid.standing.operation_id
     first = await operation_when(gateway, operation_id, is_in(State.SUBMITTED))
     await drained(gateway, deafness, 0.05)
@@ -141,7 +145,7 @@ async def test_a_query_id_kept_by_a_wallet_that_could_send_nothing(
     done = await operation_when(gateway, operation_id, is_in(State.FINALIZED))
     assert done.query_id != first.query_id
     assert done.standing.failure_reason == ""
-    assert await received(gateway.chain, wallet.address) == [(NANOTON, "once")]
+    assert await received(gateway.chain, wallet.address) == [(NANOTON, LONGEST_COMMENT)]
 
 
 async def test_what_the_wallet_left_out_goes_again_and_the_rest_does_not(
@@ -193,6 +197,40 @@ async def test_lost_messages_of_all_kinds_run_out_before_they_go_again(
     account = await gateway.chain.account(item.standing.placement.address, gateway.chain.head)
     assert account.data is not None
     assert read_item(account.data).revoked_at > 0
+
+
+@pytest.mark.parametrize("silence", ["the shard lags", "the wallet is denied"])
+async def test_nothing_is_paid_again_because_the_chain_says_nothing(
+    gateway: Gateway, deafness: Deafness, monkeypatch: pytest.MonkeyPatch, silence: str
+) -> None:
+    """A block of the wallet's shard that is still to be committed to may run the message."""
+    user_id, wallet = await linked_user(gateway)
+    deafness.deaf = True
+    paid = await taken(gateway, Transfer(NANOTON, ""), user_id)
+    operation_id = paid.standing.operation_id
+    first = await operation_when(gateway, operation_id, is_in(State.SUBMITTED))
+    account = Chain.account
+
+    async def silent(chain: Chain, address: str, at: Block) -> Account:
+        found = await account(chain, address, at)
+        if address != gateway.wallet.address:
+            return found
+        if silence == "the shard lags":
+            return replace(found, time=found.time - 2 * TIMEOUT)
+        return Account(found.balance, None, None, 0, b"", found.time)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Chain, "account", silent)
+        until = gateway.chain.head.time + TIMEOUT + 3
+        async with asyncio.timeout(30):
+            while gateway.chain.head.time < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        waiting = await operation_when(gateway, operation_id, lambda _: True)
+        assert (waiting.query_id, waiting.standing.state) == (first.query_id, State.SUBMITTED)
+        assert waiting.standing.failure_reason == ""
+    deafness.deaf = False
+    await operation_when(gateway, operation_id, is_in(State.FINALIZED))
+    assert await received(gateway.chain, wallet.address) == [(NANOTON, "")]
 
 
 async def test_a_change_that_comes_late_does_not_overwrite_a_later_one(

@@ -137,6 +137,26 @@ async def test_another_process_takes_over_the_wallet_of_one_that_died(
         assert (await carriers(callers, operations)).keys() == {owner, minter}
 
 
+async def test_a_wallet_that_may_mint_no_more_pauses(stage: Stage, nft: NftRecorder) -> None:
+    """It learns so by a refusal; what it was refused, the owner's wallet mints."""
+    owner, _ = stage.run("-m", "chain_gateway", "address").split()
+    key_files = stage.environment[KEY_FILES]
+    async with calling(stage) as callers:
+        await paused_for(callers, stage, ["", ""])
+        del stage.environment[KEY_FILES]
+        await asyncio.to_thread(stage.run, "-m", "chain_gateway", "setup")
+        stage.environment[KEY_FILES] = key_files
+        wallet = UserWallet()
+        await callers.link("chi", wallet)
+        ordered = orders("chi", 60)
+        mint_ids = {order.mint_id for order in ordered}
+        operations = await callers.submit(ordered)
+        await paused_for(callers, stage, ["", "NOT_A_MINTER"])
+        await reported(nft, "FINALIZED", mint_ids, stage)
+        await audit(stage, nft, mint_ids, wallet.address)
+        assert (await carriers(callers, operations)).keys() == {owner}
+
+
 def test_a_key_named_twice_is_refused(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in stage.environment.items():
         monkeypatch.setenv(name, value)

@@ -106,21 +106,25 @@ async def test_every_reason_of_the_contract_has_its_class() -> None:
 
 
 async def test_a_bad_order_fails_alone(callers: Callers) -> None:
-    good, unnamed, huge, again, other = orders("an", 5)
+    good, unnamed, huge, again, other, plain, spaced = orders("an", 7)
     unnamed.content.name = ""
+    plain.content.image = "http://badges.example/1.png"
+    spaced.content.uri = "https://badges.example/1 2.json"
     huge.content.description = "字" * 1024
     huge.content.attributes.extend(
         minting_pb2.Attribute(trait_type=f"t{number}", value="字" * 256) for number in range(19)
     )
     again.mint_id = good.mint_id
     other.request_id = good.request_id
-    got = await errors_of(callers, good, unnamed, huge, again, other)
+    got = await errors_of(callers, good, unnamed, huge, again, other, plain, spaced)
     assert got == [
         "",
         "INVALID_ARGUMENT",
         "CONTENT_TOO_LARGE",
         "MINT_ALREADY_ORDERED",
         "REQUEST_ID_REUSED",
+        "INVALID_ARGUMENT",
+        "INVALID_ARGUMENT",
     ]
     # What was refused left no trace: corrected, it is taken under the same request id.
     huge.content.ClearField("attributes")
@@ -186,6 +190,8 @@ async def test_transfers_are_bounded(callers: Callers) -> None:
     for wrong, field in (
         (pay("long", 0), "order.amount_nanoton"),
         (pay("long", 1, "字" * 41), "order.comment"),
+        (pay("long", 1, "bell\a"), "order.comment"),
+        (pay("lo\x1bng", 1), "order.user_id"),
     ):
         with pytest.raises(InvalidArgument) as caught:
             await submit(wrong)
@@ -280,6 +286,14 @@ async def test_a_proof_that_does_not_hold_is_refused_and_spends_nothing(callers:
     elsewhere.address = "-1:" + wallet.address.removeprefix("0:")
     with pytest.raises(InvalidAddress):
         await callers.links.LinkWallet(elsewhere)
+    endless = proof_request(wallet, payload, "em")
+    endless.address = "9" * 5_000 + wallet.address.removeprefix("0")
+    with pytest.raises(InvalidArgument) as caught:
+        await callers.links.LinkWallet(endless)
+    assert caught.value.field == "address"
+    timeless = proof_request(wallet, payload, "em")
+    timeless.proof.sign_time.seconds = 1_700_000_000_000
+    assert await part(timeless) == "time"
     linked = await callers.links.LinkWallet(proof_request(wallet, payload, "em"))
     assert linked.wallet.address == wallet.address
 

@@ -11,6 +11,7 @@ from chain_gateway.content import encode, off_chain
 from chain_gateway.items import Collection
 from chain_gateway.operations import (
     Content,
+    FailureReason,
     Mint,
     Placement,
     Revocation,
@@ -108,12 +109,34 @@ def test_a_transfer_never_bounces_and_shows_its_comment() -> None:
     assert not body(silent).bits
 
 
-def test_refusals_bring_more_gas_up_to_eightfold() -> None:
-    prices = [cost(replace(MINT, refusals=refusals)) - items.MINT_COST for refusals in range(6)]
+def test_a_comment_of_any_length_is_sent() -> None:
+    """Beyond some seventy bytes there is no room for it beside the header."""
+    for size in range(121):
+        [message] = messages(replace(TRANSFER, task=Transfer(10**18, "x" * size)))
+        assert body(message).bits.tobytes()[4:] == b"x" * size
+
+
+def test_what_no_message_can_be_made_of_holds_up_nobody() -> None:
+    broken = replace(MINT, operation_id="b", owner="no address")
+    packed = pack([broken, MINT, TRANSFER], COLLECTIONS, {NFT: 10, SBT: 3}, query_id=6)
+    assert [each.operation_id for each in packed.operations] == ["m", "t"]
+    assert packed.unsendable.keys() == {"b"}
+    assert packed.next_indices == {NFT: 11, SBT: 3}
+    assert packed.value == cost(MINT) + cost(TRANSFER)
+
+
+def test_want_of_gas_brings_more_up_to_eightfold() -> None:
+    short = replace(MINT, setback=FailureReason.OUT_OF_GAS)
+    prices = [cost(replace(short, refusals=refusals)) - items.MINT_COST for refusals in range(6)]
     work = items.WORK
     assert prices == [0, work, 3 * work, 7 * work, 7 * work, 7 * work]
-    [message] = messages(replace(MINT, refusals=1))
+    [message] = messages(replace(short, refusals=1))
     assert message.info.value_coins == items.ITEM_AMOUNT + 2 * work
+
+
+def test_another_refusal_brings_no_more_gas() -> None:
+    refused = replace(MINT, refusals=5, setback=FailureReason.REFUSED)
+    assert cost(refused) == items.MINT_COST
 
 
 def test_what_is_too_dear_lets_others_pass() -> None:

@@ -106,7 +106,7 @@ class NftItem(_message.Message):
     initialised: _builtins.bool
     """True once the collection has initialised it; the rest is empty before."""
     item_index: _builtins.int
-    """Index within the collection."""
+    """Index within the collection; 0 for one of more than 64 bits, which others' collections may have."""
     collection_address: _builtins.str
     """The collection's address, raw form."""
     owner_address: _builtins.str
@@ -123,7 +123,7 @@ class NftItem(_message.Message):
 
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
-        """When its authority revoked it; soulbound items only."""
+        """When its authority revoked it; soulbound items only. Unset for a time after the year 9999."""
 
     def __init__(
         self,

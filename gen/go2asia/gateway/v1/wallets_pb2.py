@@ -27,7 +27,7 @@ from go2asia.mesh.v1 import policy_pb2 as go2asia_dot_mesh_dot_v1_dot_policy__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n go2asia/gateway/v1/wallets.proto\x12\x12go2asia.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\x16\x43reateChallengeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12#\n\x07user_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06userId\"p\n\x17\x43reateChallengeResponse\x12\x18\n\x07payload\x18\x01 \x01(\tR\x07payload\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x92\x02\n\x11LinkWalletRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12#\n\x07user_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06userId\x12;\n\x07\x61\x64\x64ress\x18\x03 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^-?[0-9]+:[0-9a-fA-F]{64}$R\x07\x61\x64\x64ress\x12)\n\nstate_init\x18\x04 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80 R\tstateInit\x12:\n\x05proof\x18\x05 \x01(\x0b\x32\x1c.go2asia.gateway.v1.TonProofB\x06\xbaH\x03\xc8\x01\x01R\x05proof\"\xbc\x01\n\x08TonProof\x12?\n\tsign_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x08signTime\x12\"\n\x06\x64omain\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xfd\x01R\x06\x64omain\x12$\n\x07payload\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x07payload\x12%\n\tsignature\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02h@R\tsignature\"\x7f\n\x12LinkWalletResponse\x12\x38\n\x06wallet\x18\x01 \x01(\x0b\x32 .go2asia.gateway.v1.LinkedWalletR\x06wallet\x12/\n\x13released_operations\x18\x02 \x01(\x05R\x12releasedOperations\"=\n\x16GetLinkedWalletRequest\x12#\n\x07user_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06userId\"S\n\x17GetLinkedWalletResponse\x12\x38\n\x06wallet\x18\x01 \x01(\x0b\x32 .go2asia.gateway.v1.LinkedWalletR\x06wallet\"z\n\x0cLinkedWallet\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\x12\x37\n\tlink_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08linkTime\"p\n\x13UnlinkWalletRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12#\n\x07user_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06userId\"C\n\x14UnlinkWalletResponse\x12+\n\x11parked_operations\x18\x01 \x01(\x05R\x10parkedOperations2\xfc\x03\n\x11WalletLinkService\x12}\n\x0f\x43reateChallenge\x12*.go2asia.gateway.v1.CreateChallengeRequest\x1a+.go2asia.gateway.v1.CreateChallengeResponse\"\x11\xaa\xbb\x18\r\n\x01\x03\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12n\n\nLinkWallet\x12%.go2asia.gateway.v1.LinkWalletRequest\x1a&.go2asia.gateway.v1.LinkWalletResponse\"\x11\xaa\xbb\x18\r\n\x01\x03\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12u\n\x0cUnlinkWallet\x12\'.go2asia.gateway.v1.UnlinkWalletRequest\x1a(.go2asia.gateway.v1.UnlinkWalletResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x03\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x80\x01\n\x0fGetLinkedWallet\x12*.go2asia.gateway.v1.GetLinkedWalletRequest\x1a+.go2asia.gateway.v1.GetLinkedWalletResponse\"\x14\xaa\xbb\x18\x10\n\x04\x03\x07\x05\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n go2asia/gateway/v1/wallets.proto\x12\x12go2asia.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgo2asia/mesh/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n\x16\x43reateChallengeRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12,\n\x07user_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}+$R\x06userId\"p\n\x17\x43reateChallengeResponse\x12\x18\n\x07payload\x18\x01 \x01(\tR\x07payload\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\xa0\x02\n\x11LinkWalletRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12,\n\x07user_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}+$R\x06userId\x12@\n\x07\x61\x64\x64ress\x18\x03 \x01(\tB&\xbaH#r!2\x1f^-?[0-9]{1,10}:[0-9a-fA-F]{64}$R\x07\x61\x64\x64ress\x12)\n\nstate_init\x18\x04 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80 R\tstateInit\x12:\n\x05proof\x18\x05 \x01(\x0b\x32\x1c.go2asia.gateway.v1.TonProofB\x06\xbaH\x03\xc8\x01\x01R\x05proof\"\xce\x01\n\x08TonProof\x12?\n\tsign_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x08signTime\x12+\n\x06\x64omain\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\xfd\x01\x32\t^\\P{Cc}+$R\x06\x64omain\x12-\n\x07payload\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}+$R\x07payload\x12%\n\tsignature\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02h@R\tsignature\"\x7f\n\x12LinkWalletResponse\x12\x38\n\x06wallet\x18\x01 \x01(\x0b\x32 .go2asia.gateway.v1.LinkedWalletR\x06wallet\x12/\n\x13released_operations\x18\x02 \x01(\x05R\x12releasedOperations\"F\n\x16GetLinkedWalletRequest\x12,\n\x07user_id\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}+$R\x06userId\"S\n\x17GetLinkedWalletResponse\x12\x38\n\x06wallet\x18\x01 \x01(\x0b\x32 .go2asia.gateway.v1.LinkedWalletR\x06wallet\"z\n\x0cLinkedWallet\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\x12\x37\n\tlink_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08linkTime\"y\n\x13UnlinkWalletRequest\x12\x34\n\nrequest_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[!-~]{1,128}$R\trequestId\x12,\n\x07user_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}+$R\x06userId\"C\n\x14UnlinkWalletResponse\x12+\n\x11parked_operations\x18\x01 \x01(\x05R\x10parkedOperations2\xfc\x03\n\x11WalletLinkService\x12}\n\x0f\x43reateChallenge\x12*.go2asia.gateway.v1.CreateChallengeRequest\x1a+.go2asia.gateway.v1.CreateChallengeResponse\"\x11\xaa\xbb\x18\r\n\x01\x03\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12n\n\nLinkWallet\x12%.go2asia.gateway.v1.LinkWalletRequest\x1a&.go2asia.gateway.v1.LinkWalletResponse\"\x11\xaa\xbb\x18\r\n\x01\x03\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12u\n\x0cUnlinkWallet\x12\'.go2asia.gateway.v1.UnlinkWalletRequest\x1a(.go2asia.gateway.v1.UnlinkWalletResponse\"\x12\xaa\xbb\x18\x0e\n\x02\x03\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x02\x12\x80\x01\n\x0fGetLinkedWallet\x12*.go2asia.gateway.v1.GetLinkedWalletRequest\x1a+.go2asia.gateway.v1.GetLinkedWalletResponse\"\x14\xaa\xbb\x18\x10\n\x04\x03\x07\x05\x04\x12\x02\x08\x05\x1a\x02\x08\x1e \x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECHALLENGEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATECHALLENGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
   _globals['_CREATECHALLENGEREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_CREATECHALLENGEREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CREATECHALLENGEREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}+$'
   _globals['_LINKWALLETREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_LINKWALLETREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
   _globals['_LINKWALLETREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_LINKWALLETREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_LINKWALLETREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}+$'
   _globals['_LINKWALLETREQUEST'].fields_by_name['address']._loaded_options = None
-  _globals['_LINKWALLETREQUEST'].fields_by_name['address']._serialized_options = b'\272H\036r\0342\032^-?[0-9]+:[0-9a-fA-F]{64}$'
+  _globals['_LINKWALLETREQUEST'].fields_by_name['address']._serialized_options = b'\272H#r!2\037^-?[0-9]{1,10}:[0-9a-fA-F]{64}$'
   _globals['_LINKWALLETREQUEST'].fields_by_name['state_init']._loaded_options = None
   _globals['_LINKWALLETREQUEST'].fields_by_name['state_init']._serialized_options = b'\272H\007z\005\020\001\030\200 '
   _globals['_LINKWALLETREQUEST'].fields_by_name['proof']._loaded_options = None
@@ -51,17 +51,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TONPROOF'].fields_by_name['sign_time']._loaded_options = None
   _globals['_TONPROOF'].fields_by_name['sign_time']._serialized_options = b'\272H\003\310\001\001'
   _globals['_TONPROOF'].fields_by_name['domain']._loaded_options = None
-  _globals['_TONPROOF'].fields_by_name['domain']._serialized_options = b'\272H\007r\005\020\001\030\375\001'
+  _globals['_TONPROOF'].fields_by_name['domain']._serialized_options = b'\272H\020r\016\030\375\0012\t^\\P{Cc}+$'
   _globals['_TONPROOF'].fields_by_name['payload']._loaded_options = None
-  _globals['_TONPROOF'].fields_by_name['payload']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_TONPROOF'].fields_by_name['payload']._serialized_options = b'\272H\020r\016\030\200\0022\t^\\P{Cc}+$'
   _globals['_TONPROOF'].fields_by_name['signature']._loaded_options = None
   _globals['_TONPROOF'].fields_by_name['signature']._serialized_options = b'\272H\004z\002h@'
   _globals['_GETLINKEDWALLETREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_GETLINKEDWALLETREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_GETLINKEDWALLETREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}+$'
   _globals['_UNLINKWALLETREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UNLINKWALLETREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\022r\0202\016^[!-~]{1,128}$'
   _globals['_UNLINKWALLETREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_UNLINKWALLETREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_UNLINKWALLETREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\020r\016\030\200\0012\t^\\P{Cc}+$'
   _globals['_WALLETLINKSERVICE'].methods_by_name['CreateChallenge']._loaded_options = None
   _globals['_WALLETLINKSERVICE'].methods_by_name['CreateChallenge']._serialized_options = b'\252\273\030\r\n\001\003\022\002\010\005\032\002\010\036 \002'
   _globals['_WALLETLINKSERVICE'].methods_by_name['LinkWallet']._loaded_options = None
@@ -71,25 +71,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WALLETLINKSERVICE'].methods_by_name['GetLinkedWallet']._loaded_options = None
   _globals['_WALLETLINKSERVICE'].methods_by_name['GetLinkedWallet']._serialized_options = b'\252\273\030\020\n\004\003\007\005\004\022\002\010\005\032\002\010\036 \001'
   _globals['_CREATECHALLENGEREQUEST']._serialized_start=148
-  _globals['_CREATECHALLENGEREQUEST']._serialized_end=263
-  _globals['_CREATECHALLENGERESPONSE']._serialized_start=265
-  _globals['_CREATECHALLENGERESPONSE']._serialized_end=377
-  _globals['_LINKWALLETREQUEST']._serialized_start=380
-  _globals['_LINKWALLETREQUEST']._serialized_end=654
-  _globals['_TONPROOF']._serialized_start=657
-  _globals['_TONPROOF']._serialized_end=845
-  _globals['_LINKWALLETRESPONSE']._serialized_start=847
-  _globals['_LINKWALLETRESPONSE']._serialized_end=974
-  _globals['_GETLINKEDWALLETREQUEST']._serialized_start=976
-  _globals['_GETLINKEDWALLETREQUEST']._serialized_end=1037
-  _globals['_GETLINKEDWALLETRESPONSE']._serialized_start=1039
-  _globals['_GETLINKEDWALLETRESPONSE']._serialized_end=1122
-  _globals['_LINKEDWALLET']._serialized_start=1124
-  _globals['_LINKEDWALLET']._serialized_end=1246
-  _globals['_UNLINKWALLETREQUEST']._serialized_start=1248
-  _globals['_UNLINKWALLETREQUEST']._serialized_end=1360
-  _globals['_UNLINKWALLETRESPONSE']._serialized_start=1362
-  _globals['_UNLINKWALLETRESPONSE']._serialized_end=1429
-  _globals['_WALLETLINKSERVICE']._serialized_start=1432
-  _globals['_WALLETLINKSERVICE']._serialized_end=1940
+  _globals['_CREATECHALLENGEREQUEST']._serialized_end=272
+  _globals['_CREATECHALLENGERESPONSE']._serialized_start=274
+  _globals['_CREATECHALLENGERESPONSE']._serialized_end=386
+  _globals['_LINKWALLETREQUEST']._serialized_start=389
+  _globals['_LINKWALLETREQUEST']._serialized_end=677
+  _globals['_TONPROOF']._serialized_start=680
+  _globals['_TONPROOF']._serialized_end=886
+  _globals['_LINKWALLETRESPONSE']._serialized_start=888
+  _globals['_LINKWALLETRESPONSE']._serialized_end=1015
+  _globals['_GETLINKEDWALLETREQUEST']._serialized_start=1017
+  _globals['_GETLINKEDWALLETREQUEST']._serialized_end=1087
+  _globals['_GETLINKEDWALLETRESPONSE']._serialized_start=1089
+  _globals['_GETLINKEDWALLETRESPONSE']._serialized_end=1172
+  _globals['_LINKEDWALLET']._serialized_start=1174
+  _globals['_LINKEDWALLET']._serialized_end=1296
+  _globals['_UNLINKWALLETREQUEST']._serialized_start=1298
+  _globals['_UNLINKWALLETREQUEST']._serialized_end=1419
+  _globals['_UNLINKWALLETRESPONSE']._serialized_start=1421
+  _globals['_UNLINKWALLETRESPONSE']._serialized_end=1488
+  _globals['_WALLETLINKSERVICE']._serialized_start=1491
+  _globals['_WALLETLINKSERVICE']._serialized_end=1999
 # @@protoc_insertion_point(module_scope)
