@@ -125,12 +125,17 @@ def _try(rule: CompiledRule, facts: Facts) -> Outcome | CompiledRule | None:
     """The rule itself if its condition holds; None if it is plainly false."""
     if rule.fault:
         return _outcome(rule, Result.ERROR, f"The rule cannot be used: {rule.fault}")
+    told = rule.foresight.told(facts.event)
+    if told is False:
+        return None
     if not rule.validity.holds(facts.event.occurred_time):
         if _plainly_false(rule, facts):
             return None
         return _outcome(rule, Result.OUTSIDE_WINDOW, _outside(rule, facts.event))
+    if told is True or rule.condition is None:
+        return rule
     try:
-        return rule if rule.condition is None or rule.condition.holds(facts) else None
+        return rule if rule.condition.holds(facts) else None
     except EvaluationError as error:
         return _outcome(rule, Result.ERROR, _erred(error))
 

@@ -1,16 +1,16 @@
 """What a condition demands in plain sight, so that most rules need no look at most events. Pure.
 
 `event.context.tier == 'gold' && …` is false of every event with another tier, whatever follows:
-such a rule is found through a table instead of being tried. `event.context.amount >= 100 && …` is
-false of every smaller amount, and seeing so takes a tenth of what CEL takes to say it. An event
-without a tier or an amount is another matter: there the comparison errs, which an evaluation
-records, so the rule has to be tried.
+such a rule is found through a table instead of being tried. What compares fields with constants is
+told in a tenth of the time that CEL takes; most conditions are nothing else. An event without a
+tier is another matter: there the comparison errs, which an evaluation records, so CEL is asked.
 """
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from go2asia.connect.v1 import events_pb2
@@ -38,6 +38,7 @@ _ORDERS: Mapping[str, Callable[[float, float], bool]] = {
     "_>_": operator.gt,
     "_>=_": operator.ge,
 }
+_IN = "@in"
 _MIRRORED = {"_<_": "_>_", "_<=_": "_>=_", "_>_": "_<_", "_>=_": "_<=_"}
 _CONTEXT = "context"
 _OTHER: Key = ("other", "")
@@ -58,33 +59,52 @@ class Equality:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """What a number of the context must keep, as in `amount >= 100`."""
+class Predicate:
+    """An operand that compares one field with constants: what CEL would say needs no CEL."""
 
     path: Path
-    order: Callable[[float, float], bool]
-    number: float
+    compare: Callable[[Key], bool | None]
 
-    def refuted(self, event: events_pb2.Event) -> bool:
-        """Whether the event plainly breaks it; False where a comparison would err."""
+    def told(self, event: events_pb2.Event) -> bool | None:
+        """Whether it holds of the event; None where CEL has to be asked, or would err."""
         key = read(event, self.path)
-        if key is MISSING or not isinstance(key[1], float):
-            return False
-        return not self.order(key[1], self.number)
+        return None if key is MISSING else self.compare(key)
 
 
-def bounds(operands: Iterable[Node]) -> tuple[Bound, ...]:
-    """The bounds among the operands of a condition's outermost `&&`."""
-    return tuple(bound for node in operands if (bound := _bound(node)) is not None)
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What can be told of a condition without CEL, from those operands of its outermost `&&`.
+
+    `complete` if it has no others.
+    """
+
+    predicates: tuple[Predicate, ...] = ()
+    complete: bool = False
+
+    def told(self, event: events_pb2.Event) -> bool | None:
+        """Whether the condition holds of the event; None where CEL has to be asked."""
+        sure = self.complete
+        for predicate in self.predicates:
+            told = predicate.told(event)
+            if told is False:
+                return False
+            if told is None:
+                sure = False
+        return True if sure else None
 
 
-def equalities(operands: Iterable[Node]) -> tuple[Equality, ...]:
+def foresight(operands: Sequence[Node]) -> Foresight:
+    """The predicates among the operands of a condition's outermost `&&`."""
+    found = tuple(each for node in operands if (each := _predicate(node)) is not None)
+    return Foresight(found, complete=bool(found) and len(found) == len(operands))
+
+
+def equalities(operands: Sequence[Node]) -> tuple[Equality, ...]:
     """The equalities among the operands of a condition's outermost `&&`."""
-    nodes = list(operands)
     # has(event.context.a) is false of an event without it; has(event.context.a.b) may err.
-    asked = {path for node in nodes if (path := _path(node, asked=True)) and len(path) == 2}
+    asked = {path for node in operands if (path := _path(node, asked=True)) and len(path) == 2}
     return tuple(
-        Equality(path, key, path in asked) for node in nodes for path, key in _equality(node)
+        Equality(path, key, path in asked) for node in operands for path, key in _equality(node)
     )
 
 
@@ -113,17 +133,41 @@ def _key(value: Value) -> Key:
     return _OTHER
 
 
-def _bound(node: Node) -> Bound | None:
+def _predicate(node: Node) -> Predicate | None:
+    if node.WhichOneof("expr_kind") != "call_expr":
+        return None
+    for path, wanted in _equality(node):
+        return Predicate(path, wanted.__eq__)
+    return _bound(node) or _membership(node)
+
+
+def _bound(node: Node) -> Predicate | None:
+    """`amount >= 100`, also the other way round."""
     function = node.call_expr.function
-    if node.WhichOneof("expr_kind") != "call_expr" or function not in _ORDERS:
+    if function not in _ORDERS:
         return None
     left, right = node.call_expr.args
-    sides = ((left, right, function), (right, left, _MIRRORED[function]))
-    for field, value, order in sides:
+    for field, value, order in ((left, right, function), (right, left, _MIRRORED[function])):
         path, key = _path(field, asked=False), _constant(value)
-        if path is not None and path[0] == _CONTEXT and key is not None and key[0] == "number":
-            return Bound(path, _ORDERS[order], float(key[1]))
+        if path is not None and key is not None and isinstance(key[1], float):
+            return Predicate(path, partial(_ordered, _ORDERS[order], key[1]))
     return None
+
+
+def _ordered(order: Callable[[float, float], bool], number: float, key: Key) -> bool | None:
+    return order(key[1], number) if isinstance(key[1], float) else None
+
+
+def _membership(node: Node) -> Predicate | None:
+    """`channel in ['app', 'web']`."""
+    if node.call_expr.function != _IN:
+        return None
+    field, listed = node.call_expr.args
+    path, keys = _path(field, asked=False), [_constant(each) for each in listed.list_expr.elements]
+    known = frozenset(key for key in keys if key is not None)
+    if path is None or not keys or len(known) != len(set(keys)):
+        return None
+    return Predicate(path, known.__contains__)
 
 
 def _equality(node: Node) -> Iterator[tuple[Path, Key]]:

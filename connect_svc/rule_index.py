@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from go2asia.connect.v1 import events_pb2
 
-from connect_svc.predicates import MISSING, Bound, Equality, Key, Path, read
+from connect_svc.predicates import MISSING, Equality, Key, Path, read
 
 
 class Indexed(Protocol):
@@ -17,10 +17,6 @@ class Indexed(Protocol):
     @property
     def equalities(self) -> Sequence[Equality]:
         """All of them hold whenever the condition does."""
-
-    @property
-    def bounds(self) -> Sequence[Bound]:
-        """None of them is refuted where the condition holds or errs."""
 
 
 R = TypeVar("R", bound=Indexed)
@@ -62,17 +58,10 @@ class RuleIndex(Generic[R]):
                 found = found + ranked
         if found is not self._always:
             found = sorted(found, key=itemgetter(0))
-        return [rule for _, rule in found if not _refuted(rule, event)]
+        return [rule for _, rule in found]
 
     def _file(self, ranked: Ranked[R], chosen: Equality) -> None:
         table = self._tables[chosen.path]
         table.by_key[chosen.key].append(ranked)
         if not chosen.guarded:
             table.unguarded.append(ranked)
-
-
-def _refuted(rule: Indexed, event: events_pb2.Event) -> bool:
-    for bound in rule.bounds:  # noqa: SIM110 - a generator takes as long as a bound
-        if bound.refuted(event):
-            return True
-    return False

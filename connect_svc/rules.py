@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from connect_svc.expressions import (
     compile_expression,
 )
 from connect_svc.limits import Charge, Limit, compile_limits
-from connect_svc.predicates import Bound, Equality, bounds, equalities
+from connect_svc.predicates import Equality, Foresight, equalities, foresight
 from connect_svc.rule_index import RuleIndex
 from connect_svc.variants import Weights, check_keys, compile_variants
 from connect_svc.windows import ALWAYS, Validity, compile_validity
@@ -108,9 +108,9 @@ class CompiledAction:
 class CompiledRule:
     """One version of a rule, ready to decide.
 
-    With `stop_after` a match stops the later rules of its
-    `stacking_group`. Where its condition holds, all `equalities` and `bounds` do. `fault` says why
-    it cannot decide, if so.
+    With `stop_after` a match stops the later rules of its `stacking_group`. Where its condition
+    holds, all `equalities` do; `foresight` often knows without asking it. `fault` says why it
+    cannot decide, if so.
     """
 
     rule_id: str
@@ -125,7 +125,7 @@ class CompiledRule:
     stacking_group: str = ""
     stop_after: bool = False
     equalities: tuple[Equality, ...] = ()
-    bounds: tuple[Bound, ...] = ()
+    foresight: Foresight = field(default_factory=Foresight)
     fault: str = ""
     ordered: bool = False
 
@@ -136,7 +136,7 @@ class CompiledRule:
 
 
 class Catalogue:
-    """The enabled rules of one catalogue version, found by event type and what they demand."""
+    """The enabled rules of one catalogue version, found by event type and demanded equalities."""
 
     def __init__(self, version: int, rules: Iterable[CompiledRule]) -> None:
         by_type: dict[str, list[CompiledRule]] = defaultdict(list)
@@ -195,7 +195,7 @@ def compile_rule(rule: rules_pb2.Rule) -> CompiledRule:
         rule.stacking.group,
         rule.stacking.stop_after,
         equalities(demanded),
-        bounds(demanded),
+        foresight(demanded),
         ordered=rule.ordered,
     )
 

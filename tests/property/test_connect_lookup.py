@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connect_svc.deciding import decide
+from connect_svc.predicates import Foresight
 from connect_svc.rules import Catalogue, CompiledRule, compile_rule
 
 TIER, NESTED = "event.context.tier", "event.context.home.country"
@@ -32,12 +33,19 @@ bounded = st.builds(
     st.sampled_from(["1", "1.0", "-0.0", "0", "2.5", "-1.0", "'gold'", *LARGE]),
     st.booleans(),
 )
+among = st.builds(
+    lambda path, listed: f"{path} in [{', '.join(listed)}]",
+    st.sampled_from([TIER, NESTED, "event.context.n"]),
+    st.lists(st.sampled_from([*CONSTANTS, *LARGE, "event.context.n"]), max_size=3),
+)
 operands = st.one_of(
     equal,
     bounded,
+    among,
     st.sampled_from(
         [
             "event.actor_user_id == 'ada'",
+            "event.actor_user_id in ['ada', 'eve']",
             "event.primary_subject_user_id == ''",
             f"has({TIER})",
             f"has({NESTED})",
@@ -99,7 +107,7 @@ catalogues = st.lists(rules(), unique_by=lambda rule: rule.rule_id, max_size=12)
 def test_an_index_decides_as_trying_every_rule_does(
     made: list[CompiledRule], event: events_pb2.Event
 ) -> None:
-    linear = Catalogue(1, [replace(rule, equalities=(), bounds=()) for rule in made])
+    linear = Catalogue(1, [replace(rule, equalities=(), foresight=Foresight()) for rule in made])
     before = event.SerializeToString(deterministic=True)
     assert decide(Catalogue(1, made), event) == decide(linear, event)
     assert event.SerializeToString(deterministic=True) == before
