@@ -25,7 +25,7 @@ from mesh.errors import MeshError
 from mesh.telemetry import logger, meter
 
 _POLL_SECONDS = 1.0
-_ACCOUNT_SECONDS, _ACCOUNT_RESTS = 3.0, 9
+_ACCOUNT_SECONDS, _ACCOUNT_BUSY_SECONDS, _ACCOUNT_RESTS = 3.0, 60.0, 9
 _HEARTBEAT_SECONDS = LEASE_SECONDS / 4
 # How long a task may take to end before it is told so again.
 _LOOP_ENDS_SECONDS, _END_SECONDS = 0.5, 3.0
@@ -164,14 +164,22 @@ class Minter:
             self._on_change()
 
     async def _account(self) -> None:
-        rest = _ACCOUNT_SECONDS
+        """Charges what is over when nothing is under way; while much is, now and then.
+
+        It reads long histories, and minting must have the machine.
+        """
+        rested = taken = 0.0
         while True:
-            await asyncio.sleep(rest)
+            await asyncio.sleep(_ACCOUNT_SECONDS)
+            rested += _ACCOUNT_SECONDS
+            view = self._view
+            if view is None or view.final is None:
+                continue
+            if view.busy and rested < max(_ACCOUNT_BUSY_SECONDS, _ACCOUNT_RESTS * taken):
+                continue
             began = monotonic()
-            if self._view is not None and self._view.final is not None:
-                await self._accountant.account(self._view.final)
-            # It reads long histories: while much is minted, that must have the machine.
-            rest = max(_ACCOUNT_SECONDS, _ACCOUNT_RESTS * (monotonic() - began))
+            await self._accountant.account(view.final)
+            rested, taken = 0.0, monotonic() - began
 
     async def _paused(self, view: View) -> str:
         if (utc_now() - view.head.moment).total_seconds() > self._max_lag_seconds:

@@ -30,14 +30,15 @@ class View:
     """What there is to know at a head before sending: the wallet's balance, in nanoton, and the ids
     of messages that it has not run yet.
 
-    `minters_changed` says that another minter was seen in our collections, or that they turned this
-    wallet away.
+    `busy` while messages are under way. `minters_changed` says that another minter was seen in our
+    collections, or that they turned this wallet away.
     """
 
     head: Block
     balance: int
     to_send: list[int]
     final: Block | None
+    busy: bool
     minters_changed: bool
 
 
@@ -128,7 +129,8 @@ class Tracker:
         minters_changed = FailureReason.INDEX_TAKEN in outcome.failed or any(
             refusal.reason == FailureReason.REFUSED for refusal in seen.refusals
         )
-        return View(head, account.balance, _ids(verdicts[Verdict.SEND]), block, minters_changed)
+        to_send = _ids(verdicts[Verdict.SEND])
+        return View(head, account.balance, to_send, block, bool(messages), minters_changed)
 
     async def _look(
         self, head: Block, known: frozenset[bytes] | None, messages: list[Message]

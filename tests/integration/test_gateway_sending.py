@@ -28,7 +28,7 @@ from mesh.migrate import migrate
 WALLET = HighloadWallet(MintingKey(bytes(32)), 3600)
 LEASE = Lease(WALLET.address, "test")
 HEAD = Block(9, b"\x01" * 32, 1_900_000_000, None)
-VIEW = View(HEAD, 5 * NANOTON, [], None, False)
+VIEW = View(HEAD, 5 * NANOTON, [], None, busy=False, minters_changed=False)
 PAYEE = "0:" + "cd" * 32
 
 
