@@ -251,7 +251,7 @@ async def test_a_challenge_is_used_once_and_by_its_user(callers: Callers) -> Non
     assert found.wallet == first.wallet
     with pytest.raises(WalletNotLinked):
         await callers.links.GetLinkedWallet(wallets_pb2.GetLinkedWalletRequest(user_id="nobody"))
-    with pytest.raises(InvalidArgument, match="NUL") as unstorable:
+    with pytest.raises(InvalidArgument) as unstorable:
         await callers.links.GetLinkedWallet(wallets_pb2.GetLinkedWalletRequest(user_id="a\0"))
     assert unstorable.value.field == "user_id"
 
