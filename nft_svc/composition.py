@@ -70,8 +70,8 @@ async def composed(settings: NftSettings) -> AsyncIterator[Service]:
                 worker.wake()
             feed.announce()
 
-        reports = await enter(Reports(database, queue, mints_queued))
-
+        # Of its many commits few queue anything, and that can wait until the workers' next poll.
+        reports = await enter(Reports(database, queue, feed.announce))
         await enter(Census(database, queue, settings.census_interval))
         steps = step_queue(settings.reconciliation_lease)
         comparing = Comparing(database, gateway, settings.reconciliation_grace)
