@@ -374,8 +374,8 @@ class Queue:
         arrays = "".join(f", %b::{kind}[]" for kind, _ in columns.values())
         rows = await self._execute(
             connection,
-            f"{change} unnest(%b::text[], %s::uuid[]{arrays}) AS c (item_id, token{names})"
-            " WHERE q.item_id = c.item_id AND q.token = c.token RETURNING q.item_id",
+            f"{change} unnest(%b::text[], %b::text[]{arrays}) AS c (item_id, token{names})"
+            " WHERE q.item_id = c.item_id AND q.token = c.token::uuid RETURNING q.item_id",
             [claim.item_id for claim in claims],
             [claim.token for claim in claims],
             *(values for _, values in columns.values()),

@@ -5,6 +5,7 @@ what outlives it is broken off, and the items come back to whoever claims next.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -192,12 +193,17 @@ class Worker:
                 await self._settle(connection, in_force)
             return in_force
 
-        for claim, outcome in await self._database.run(work):
-            labels = {"lane": self._lane, "outcome": type(outcome).__name__.lower()}
-            _settled.add(1, labels)
-            if not isinstance(outcome, Retry):
-                _attempts.record(claim.attempts, labels)
+        self._count(await self._database.run(work))
         return [None] * len(settlements)
+
+    def _count(self, settled: Sequence[Settlement]) -> None:
+        kinds = Counter((type(outcome), claim.attempts) for claim, outcome in settled)
+        for (kind, attempts), times in kinds.items():
+            labels = {"lane": self._lane, "outcome": kind.__name__.lower()}
+            _settled.add(times, labels)
+            if kind is not Retry:
+                for _ in range(times):
+                    _attempts.record(attempts, labels)
 
 
 def _verdict(claim: Claim, result: Outcome | Exception) -> Outcome:
