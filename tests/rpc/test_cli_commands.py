@@ -294,13 +294,8 @@ def test_the_tail_shows_events_as_they_come(
     run(OPERATOR, "events", "submit", events_file(tmp_path, before))
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     # Begun in the background by a shell, we ignore Ctrl-C, and the command would inherit that.
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as tail:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as tail:
         assert tail.stdout is not None
         assert f"quest/{before['external_id']}" in tail.stdout.readline()
         run(OPERATOR, "events", "submit", events_file(tmp_path, after))
