@@ -94,7 +94,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     # million: by the usual thresholds the collector walks them over and over, a tenth of the time.
     # The first threshold is small all the same, because nothing else runs while it walks.
     gc.freeze()  # what was imported stays
-    gc.set_threshold(5_000, 20, 500)
+    gc.set_threshold(10_000, 50, 100)
     uvloop.run(main)
 
 
