@@ -129,7 +129,7 @@ def _try(rule: CompiledRule, facts: Facts) -> Outcome | CompiledRule | None:
     if told is False:
         return None
     if not rule.validity.holds(facts.event.occurred_time):
-        if _plainly_false(rule, facts):
+        if told is None and _plainly_false(rule, facts):
             return None
         return _outcome(rule, Result.OUTSIDE_WINDOW, _outside(rule, facts.event))
     if told is True or rule.condition is None:
