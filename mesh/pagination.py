@@ -20,6 +20,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from mesh.errors import InvalidArgument, PageTokenInvalid
+from mesh.wire import FILL_BYTES
 
 Row = TypeVar("Row")
 Shown = TypeVar("Shown", bound=Message)
@@ -31,8 +32,6 @@ _BINDING_BYTES = 8
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST = 2**63 - 1
-# An answer must fit in a message, of 4 MiB; no single row comes near that.
-_MOST_BYTES = 3 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Page:
         would not fit in a message.
         """
         shown: list[Shown] = []
-        room = _MOST_BYTES
+        room = FILL_BYTES  # no single row comes near the size of a message
         for row in found[: self.size]:
             message = show(row)
             room -= message.ByteSize()

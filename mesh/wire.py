@@ -4,6 +4,8 @@ REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+# How far answers of many rows are filled, and how large a batch may be: its answer is larger.
+FILL_BYTES = MAX_MESSAGE_BYTES * 3 // 4
 # Error details travel in trailers; gRPC's default of 8 KiB is tight for a list of violations.
 MAX_METADATA_BYTES = 32 * 1024
 

@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from mesh.errors import InvalidArgument, PageTokenInvalid
 from mesh.pagination import Page
-from mesh.wire import MAX_MESSAGE_BYTES
+from mesh.wire import FILL_BYTES
 from nft_svc.accrual import Grant, RevertOutcome, Reward, RewardOutcome
 from nft_svc.audit import Origin
 from nft_svc.definitions import LevelRule, NftType, OnchainPolicy, TokenStandard, UpgradePolicy
@@ -17,8 +17,6 @@ from nft_svc.mints import Change, Location, Mint, MintState, Report
 from nft_svc.progress import Progress
 from nft_svc.resume import Target, TargetKind
 
-# Room is left for the rest of the message.
-SNAPSHOT_BYTES = MAX_MESSAGE_BYTES * 3 // 4
 _MINT_STATES = {
     number: MintState(name.removeprefix("MINT_STATE_"))
     for name, number in nft_pb2.MintState.items()
@@ -244,7 +242,7 @@ def mint(known: Mint) -> nft_pb2.Mint:
 def snapshot(known: Sequence[Mint]) -> nft_pb2.MintSnapshot:
     """Mints by id, the newest of them if all together would not fit a message."""
     fitting: list[nft_pb2.Mint] = []
-    left = SNAPSHOT_BYTES
+    left = FILL_BYTES
     for one in map(mint, reversed(known)):
         left -= one.ByteSize()
         if left < 0:

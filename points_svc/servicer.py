@@ -13,7 +13,7 @@ from mesh.db import Database
 from mesh.errors import InvalidArgument
 from mesh.identity import caller
 from mesh.items import Batch
-from mesh.wire import MAX_MESSAGE_BYTES
+from mesh.wire import FILL_BYTES, MAX_MESSAGE_BYTES
 from points_svc import convert
 from points_svc.holding import Vault, Wish
 from points_svc.ledger import Transaction
@@ -23,7 +23,7 @@ from points_svc.reversing import Name, Return, Reverser
 
 # Answers repeat the items and add some; both directions have the chassis's limit of 4 MiB, and a
 # batch must not be booked whose answer, abridged if need be, cannot be sent.
-MAX_BATCH_BYTES = 3 * 1024 * 1024
+MAX_BATCH_BYTES = FILL_BYTES
 
 _PLACE = "place-hold"
 
