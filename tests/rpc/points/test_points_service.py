@@ -1,7 +1,7 @@
 """PointsService over mutual TLS on a real Postgres, called by our own client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,54 +10,25 @@ from go2asia.points.v1 import points_pb2, points_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from devstack.certificates import Authority
-from devstack.postgres import Cluster
 from mesh.client import open_channel
 from mesh.errors import InvalidArgument, PageTokenInvalid, PermissionDenied, RequestIdReused
 from mesh.pagination import next_token
-from mesh.testing import LoopServer
 from points_svc.errors import (
     EffectiveTimeInFuture,
     InsufficientFunds,
     TransactionNotFound,
     UnknownUnit,
 )
-from points_svc.servicer import MAX_BATCH_BYTES, PointsServicer
-from tests.rpc.points_service import Ledger, award, batch, served_ledger, spend
+from points_svc.servicer import MAX_BATCH_BYTES
+from tests.rpc.points_service import award, batch, spend
 
 Stub = Any  # the generated async stub is known to type checkers only
-
-
-@pytest.fixture(scope="module")
-def grpc_add_to_server() -> Any:
-    return points_pb2_grpc.add_PointsServiceServicer_to_server
-
-
-@pytest.fixture(scope="module")
-def ledger(
-    _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
-) -> Iterator[Ledger]:
-    with served_ledger(_grpc_server, postgres, make_database) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def grpc_servicer(ledger: Ledger) -> PointsServicer:
-    return ledger.servicer
 
 
 @pytest.fixture
 async def connect(grpc_server: object, grpc_addr: str, authority: Authority) -> AsyncIterator[Stub]:
     """The service as Connect calls it."""
     async with open_channel(grpc_addr, authority.issue("connect/connect")) as channel:
-        yield points_pb2_grpc.PointsServiceStub(channel)
-
-
-@pytest.fixture
-async def operator(
-    grpc_server: object, grpc_addr: str, authority: Authority
-) -> AsyncIterator[Stub]:
-    """The service as an operator calls it."""
-    async with open_channel(grpc_addr, authority.issue("operator/ops")) as channel:
         yield points_pb2_grpc.PointsServiceStub(channel)
 
 
@@ -124,9 +95,9 @@ async def test_a_reused_request_id_is_refused_in_both_forms(connect: Stub) -> No
     assert result.error.reason == "REQUEST_ID_REUSED"
 
 
-async def test_request_ids_of_different_callers_do_not_meet(connect: Stub, operator: Stub) -> None:
+async def test_request_ids_of_different_callers_do_not_meet(connect: Stub, ops: Stub) -> None:
     await connect.Award(award("fay", 5, "fay-1"))
-    await operator.Award(award("fay", 6, "fay-1"))
+    await ops.Award(award("fay", 6, "fay-1"))
     assert (await balance(connect, "fay")).posted == 11
 
 
@@ -218,7 +189,7 @@ async def test_a_transaction_id_may_be_written_in_capitals(connect: Stub) -> Non
     assert (await connect.GetTransaction(request)).transaction == booked
 
 
-async def test_lists_are_newest_first_and_page_without_gap(connect: Stub, operator: Stub) -> None:
+async def test_lists_are_newest_first_and_page_without_gap(connect: Stub, ops: Stub) -> None:
     booked = []
     for number in range(7):
         unit = "XP" if number == 3 else "G2A"
@@ -228,7 +199,7 @@ async def test_lists_are_newest_first_and_page_without_gap(connect: Stub, operat
     request = points_pb2.ListTransactionsRequest(user_id="lee", page_size=3)
     seen = []
     while True:
-        page = await operator.ListTransactions(request)
+        page = await ops.ListTransactions(request)
         assert len(page.transactions) <= 3
         seen += page.transactions
         if not page.next_page_token:
@@ -237,41 +208,39 @@ async def test_lists_are_newest_first_and_page_without_gap(connect: Stub, operat
     assert seen == booked
 
     of_unit = points_pb2.ListTransactionsRequest(user_id="lee", unit="XP")
-    assert list((await operator.ListTransactions(of_unit)).transactions) == [booked[3]]
+    assert list((await ops.ListTransactions(of_unit)).transactions) == [booked[3]]
 
 
-async def test_lists_show_one_batch_in_the_order_it_was_decided(
-    connect: Stub, operator: Stub
-) -> None:
+async def test_lists_show_one_batch_in_the_order_it_was_decided(connect: Stub, ops: Stub) -> None:
     items = [award("moe", 5), *(spend("moe", 1) for _ in range(5))]
     await connect.BatchPost(batch(*items))
-    page = await operator.ListTransactions(points_pb2.ListTransactionsRequest(user_id="moe"))
+    page = await ops.ListTransactions(points_pb2.ListTransactionsRequest(user_id="moe"))
     assert [booked.request_id for booked in page.transactions] == [
         item.request_id for item in reversed(items)
     ]
 
 
-async def test_a_page_token_with_a_lot_that_cannot_be_is_refused(operator: Stub) -> None:
+async def test_a_page_token_with_a_lot_that_cannot_be_is_refused(ops: Stub) -> None:
     lots = points_pb2.ListLotsRequest(user_id="mia", unit="G2A")
     lots.page_token = next_token(lots, ("0190b7f4-7b1e-7cc3-98c4-dc0c0c07398f", 2**15))
     with pytest.raises(PageTokenInvalid):
-        await operator.ListLots(lots)
+        await ops.ListLots(lots)
 
 
-async def test_a_page_token_of_another_query_is_refused(connect: Stub, operator: Stub) -> None:
+async def test_a_page_token_of_another_query_is_refused(connect: Stub, ops: Stub) -> None:
     await connect.BatchPost(batch(award("mia", 1), award("mia", 2)))
     request = points_pb2.ListTransactionsRequest(user_id="mia", page_size=1)
-    request.page_token = (await operator.ListTransactions(request)).next_page_token
+    request.page_token = (await ops.ListTransactions(request)).next_page_token
     request.user_id = "lee"
     with pytest.raises(PageTokenInvalid):
-        await operator.ListTransactions(request)
+        await ops.ListTransactions(request)
 
 
-async def test_only_operators_verify_and_find_it_sound(connect: Stub, operator: Stub) -> None:
+async def test_only_operators_verify_and_find_it_sound(connect: Stub, ops: Stub) -> None:
     await connect.BatchPost(batch(award("ned", 8), spend("ned", 3)))
     with pytest.raises(PermissionDenied):
         await connect.VerifyLedger(points_pb2.VerifyLedgerRequest())
-    report = await operator.VerifyLedger(points_pb2.VerifyLedgerRequest())
+    report = await ops.VerifyLedger(points_pb2.VerifyLedgerRequest())
     assert list(report.findings) == []
     assert report.sums["G2A"] == 0
     assert report.awarded["G2A"] >= 8

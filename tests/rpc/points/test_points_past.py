@@ -1,57 +1,27 @@
 """Balances and statements of the past: what was once answered stays true."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from go2asia.points.v1 import points_pb2, points_pb2_grpc
+from go2asia.points.v1 import points_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from devstack.certificates import Authority
-from devstack.postgres import Cluster
-from mesh.client import open_channel
 from mesh.clock import new_id
 from mesh.db import Database
 from mesh.errors import MeshError, PageTokenInvalid
 from mesh.pagination import next_token
-from mesh.testing import LoopServer
 from points_svc import convert
 from points_svc.booking import Booking
 from points_svc.errors import PeriodReversed, TimeInFuture
 from points_svc.flows import touched
 from points_svc.ledger import Transaction
-from points_svc.servicer import PointsServicer
 from points_svc.store.booking import Store
 from points_svc.store.reading import Reader
-from tests.rpc.points_service import Ledger, award, request_id, served_ledger, spend
+from tests.rpc.points_service import Ledger, award, request_id, spend
 
 Stub = Any  # the generated async stub is known to type checkers only
-
-
-@pytest.fixture(scope="module")
-def ledger(
-    _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
-) -> Iterator[Ledger]:
-    with served_ledger(_grpc_server, postgres, make_database) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def grpc_add_to_server() -> Any:
-    return points_pb2_grpc.add_PointsServiceServicer_to_server
-
-
-@pytest.fixture(scope="module")
-def grpc_servicer(ledger: Ledger) -> PointsServicer:
-    return ledger.servicer
-
-
-@pytest.fixture
-async def ops(grpc_server: object, grpc_addr: str, authority: Authority) -> AsyncIterator[Stub]:
-    """The service as an operator calls it."""
-    async with open_channel(grpc_addr, authority.issue("operator/ops")) as channel:
-        yield points_pb2_grpc.PointsServiceStub(channel)
 
 
 @pytest.fixture

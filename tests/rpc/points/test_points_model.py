@@ -5,7 +5,7 @@ POINTS_EXAMPLES sets how many examples run (2,000 for a thorough night), POINTS_
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
@@ -27,13 +27,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from devstack.postgres import Cluster
 from mesh.status import from_grpc
-from mesh.testing import LoopServer
-from points_svc.servicer import PointsServicer
 from tests.rpc import points_service as requests
 from tests.rpc.points_model import Booked, Hold, Model, Refused
-from tests.rpc.points_service import Ledger, served_ledger
+from tests.rpc.points_service import Ledger
 
 EXAMPLES = int(os.environ.get("POINTS_EXAMPLES", "25"))
 SEED = int(os.environ.get("POINTS_SEED", "0")) or random.SystemRandom().randrange(2**32)
@@ -45,24 +42,6 @@ users = st.sampled_from(USERS)
 small = st.integers(1, 12)
 amounts = st.integers(1, 20)
 _examples = count(1)
-
-
-@pytest.fixture(scope="module")
-def ledger(
-    _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
-) -> Iterator[Ledger]:
-    with served_ledger(_grpc_server, postgres, make_database) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def grpc_add_to_server() -> Any:
-    return points_pb2_grpc.add_PointsServiceServicer_to_server
-
-
-@pytest.fixture(scope="module")
-def grpc_servicer(ledger: Ledger) -> PointsServicer:
-    return ledger.servicer
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,14 @@
 """Transfers, holds, lots, reversals, statements and seals over RPC: races, edges, bad input."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from go2asia.points.v1 import points_pb2, points_pb2_grpc
+from go2asia.points.v1 import points_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from devstack.certificates import Authority
-from devstack.postgres import Cluster
-from mesh.client import open_channel
 from mesh.errors import InvalidArgument, MeshError
-from mesh.testing import LoopServer
 from points_svc.errors import (
     ExpireTimePassed,
     FilterRequired,
@@ -29,7 +24,6 @@ from points_svc.errors import (
     TimeInFuture,
     UnknownUnit,
 )
-from points_svc.servicer import PointsServicer
 from tests.rpc.points_service import (
     Ledger,
     award,
@@ -39,38 +33,12 @@ from tests.rpc.points_service import (
     release,
     request_id,
     reverse,
-    served_ledger,
     spend,
     transfer,
 )
 
 Stub = Any  # the generated async stub is known to type checkers only
 UNKNOWN = "01939d5e-0000-7000-8000-000000000000"
-
-
-@pytest.fixture(scope="module")
-def ledger(
-    _grpc_server: LoopServer, postgres: Cluster, make_database: Callable[[], str]
-) -> Iterator[Ledger]:
-    with served_ledger(_grpc_server, postgres, make_database) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def grpc_add_to_server() -> Any:
-    return points_pb2_grpc.add_PointsServiceServicer_to_server
-
-
-@pytest.fixture(scope="module")
-def grpc_servicer(ledger: Ledger) -> PointsServicer:
-    return ledger.servicer
-
-
-@pytest.fixture
-async def ops(grpc_server: object, grpc_addr: str, authority: Authority) -> AsyncIterator[Stub]:
-    """The service as an operator calls it."""
-    async with open_channel(grpc_addr, authority.issue("operator/ops")) as channel:
-        yield points_pb2_grpc.PointsServiceStub(channel)
 
 
 async def balance(stub: Stub, user_id: str, as_of: Timestamp | None = None) -> points_pb2.Balance:
